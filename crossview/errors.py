@@ -1,0 +1,65 @@
+"""What can go wrong, by name; each error is also the builtin that a caller would expect."""
+
+
+class CrossviewError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class FrameMismatchError(CrossviewError, ValueError):
+    """Two things that must share one LocalFrame do not."""
+
+
+class GridMismatchError(CrossviewError, ValueError):
+    """An array does not have the shape, cell size or extent of its grid."""
+
+
+class OutOfRegionError(CrossviewError, ValueError):
+    """A place is farther from its frame's anchor, or outside of its grid, than the type allows."""
+
+
+class VolumeTooLargeError(CrossviewError, ValueError):
+    """A pose volume would need more memory than its limit."""
+
+
+class ImpossibleEvidenceError(CrossviewError, ValueError):
+    """Combined knowledge leaves no pose possible."""
+
+
+class PhotoError(CrossviewError, ValueError):
+    """A file is not a photo that can be read."""
+
+
+class PhotoTooLargeError(PhotoError):
+    """A photo has more pixels than the limit."""
+
+
+class MissingLocationError(PhotoError):
+    """A photo does not say where it was taken and no prior does."""
+
+
+class MissingFocalLengthError(PhotoError):
+    """A photo does not say its focal length."""
+
+
+class MapError(CrossviewError, ValueError):
+    """A map file cannot be read, or does not cover the place asked for."""
+
+
+class DatasetError(CrossviewError, ValueError):
+    """Somebody's published dataset is incomplete or not laid out as expected."""
+
+
+class ManifestError(CrossviewError, ValueError):
+    """A prepared dataset breaks the manifest's schema; the message names file and row."""
+
+
+class WeightsError(CrossviewError, ValueError):
+    """A weights file is corrupt, or does not fit the network."""
+
+
+class UnsafePickleError(WeightsError):
+    """A pickle asks for something that a file of numbers never needs."""
+
+
+class MissingBackendError(CrossviewError, ImportError):
+    """No network framework is installed for the networks."""

@@ -1,0 +1,102 @@
+"""How good answers are: errors in metres and degrees, and whether stated probabilities hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossview import angles
+from crossview.errors import OutOfRegionError
+from crossview.frames import Pose
+from crossview.posterior import Posterior
+
+POSITION_THRESHOLDS_M = (1.0, 2.0, 5.0)
+HEADING_THRESHOLDS_DEG = (5.0, 10.0)
+COVERAGE_LEVELS = (0.50, 0.90, 0.95)
+
+
+@dataclass(frozen=True)
+class PoseResult:
+    """One answer against the truth.
+
+    Args:
+        position_error_m: Distance of the most probable pose from the truth.
+        heading_error_deg: Turn between them, 0..180; None where heading is not represented.
+        lateral_m: Part of the error across the true heading, positive to the right.
+        longitudinal_m: Part along the true heading, positive ahead.
+        nll: Minus log of the probability density at the truth, per square metre and degree;
+            inf where the posterior excludes the truth.
+        covered: For each of COVERAGE_LEVELS, whether the truth's cell is in the smallest region
+            of that probability.
+    """
+
+    position_error_m: float
+    heading_error_deg: float | None
+    lateral_m: float | None
+    longitudinal_m: float | None
+    nll: float
+    covered: tuple[bool, ...]
+
+
+def pose_result(posterior: Posterior, truth: Pose) -> PoseResult:
+    """The most probable pose and the stated probabilities against the truth."""
+    estimate = posterior.mode()
+    dx_m, dy_m = estimate.x_m - truth.x_m, estimate.y_m - truth.y_m
+    heading_error_deg = lateral_m = longitudinal_m = None
+    if truth.heading_deg is not None:
+        east, north = angles.forward(truth.heading_deg)
+        longitudinal_m = float(dx_m * east + dy_m * north)
+        lateral_m = float(dx_m * north - dy_m * east)
+        if estimate.heading_deg is not None:
+            turn_deg = angles.difference_deg(estimate.heading_deg, truth.heading_deg)
+            heading_error_deg = abs(float(turn_deg))
+    return PoseResult(
+        position_error_m=math.hypot(dx_m, dy_m),
+        heading_error_deg=heading_error_deg,
+        lateral_m=lateral_m,
+        longitudinal_m=longitudinal_m,
+        nll=-posterior.log_density(truth),
+        covered=tuple(_holds(posterior, level, truth) for level in COVERAGE_LEVELS),
+    )
+
+
+def pose_summary(results: Iterable[PoseResult]) -> dict[str, float | int | None]:
+    """The figures that papers print; shares are fractions, thresholds are strict.
+
+    Returns:
+        n, median_position_error_m, within_{1,2,5}m, median_heading_error_deg, within_{5,10}deg,
+        nll (mean; inf if any answer excluded the truth) and coverage_{50,90,95}. Heading figures
+        are None where heading is not represented.
+    """
+    results = list(results)
+    if not results:
+        raise ValueError("No results to summarise: the dataset has no photo with a known pose.")
+    error_m = np.array([result.position_error_m for result in results])
+    turns_deg = [r.heading_error_deg for r in results if r.heading_error_deg is not None]
+    summary: dict[str, float | int | None] = {
+        "n": len(results),
+        "median_position_error_m": float(np.median(error_m)),
+    }
+    for threshold_m in POSITION_THRESHOLDS_M:
+        summary[f"within_{threshold_m:g}m"] = float(np.mean(error_m < threshold_m))
+    summary["median_heading_error_deg"] = float(np.median(turns_deg)) if turns_deg else None
+    for threshold_deg in HEADING_THRESHOLDS_DEG:
+        within = float(np.mean(np.array(turns_deg) < threshold_deg)) if turns_deg else None
+        summary[f"within_{threshold_deg:g}deg"] = within
+    summary["nll"] = float(np.mean([result.nll for result in results]))
+    for i, level in enumerate(COVERAGE_LEVELS):
+        summary[f"coverage_{level:.0%}".rstrip("%")] = float(
+            np.mean([result.covered[i] for result in results])
+        )
+    return summary
+
+
+def _holds(posterior: Posterior, level: float, truth: Pose) -> bool:
+    try:
+        row, col = posterior.grid.map.cell_of(truth.x_m, truth.y_m)
+    except OutOfRegionError:
+        return False
+    return bool(posterior.region(level)[row, col])

@@ -1,0 +1,182 @@
+"""Simple knowledge about a pose, each as one log-likelihood on a PoseGrid."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_ndtr
+
+from crossview import angles
+from crossview.errors import FrameMismatchError, MissingLocationError
+from crossview.frames import Fix
+from crossview.grids import Bounds, PoseGrid
+
+if TYPE_CHECKING:
+    import shapely
+
+    from crossview.rasters import MapRaster
+
+DEFAULT_COMPASS_SIGMA_DEG = 15.0
+"""Standard deviation of a phone's compass among buildings, where nothing better is known."""
+
+
+class Nothing:
+    """The gallery of somebody who has none: it knows nothing about any pose."""
+
+    def log_likelihood(self, query: Any, grid: PoseGrid) -> np.ndarray:  # noqa: ARG002
+        """Zero everywhere, (1, 1, 1)."""
+        return np.zeros((1, 1, 1), np.float32)
+
+
+def gaussian(grid: PoseGrid, x_m: float, y_m: float, *, sigma_m: float) -> np.ndarray:
+    """A position with a standard deviation per axis, averaged over each cell: (rows, cols, 1)."""
+    if not sigma_m > 0:
+        raise ValueError(f"sigma_m must be positive, got {sigma_m}.")
+    center_x, center_y = grid.map.centers()
+    half_m = grid.map.cell_m / 2
+    east = _log_mean_normal(center_x - half_m - x_m, center_x + half_m - x_m, sigma_m)
+    north = _log_mean_normal(center_y - half_m - y_m, center_y + half_m - y_m, sigma_m)
+    return (north[:, None] + east[None, :])[:, :, None]
+
+
+def position_fix(grid: PoseGrid, fix: Fix, *, sigma_m: float | None = None) -> np.ndarray:
+    """What a satellite fix says about the position, (rows, cols, 1).
+
+    Args:
+        grid: The poses.
+        fix: The device's answer. Its accuracy is used where sigma_m is not given.
+        sigma_m: Standard deviation per axis.
+    """
+    sigma_m = sigma_m if sigma_m is not None else fix.accuracy_m
+    if sigma_m is None:
+        raise MissingLocationError(f"{fix} does not say how accurate it is. Give sigma_m.")
+    x_m, y_m = grid.map.frame.to_local(fix.lat_deg, fix.lon_deg)
+    return gaussian(grid, x_m, y_m, sigma_m=sigma_m)
+
+
+def disc(grid: PoseGrid, x_m: float, y_m: float, *, radius_m: float) -> np.ndarray:
+    """0 where a cell's centre is within a radius of a place, -inf elsewhere: (rows, cols, 1).
+
+    A disc smaller than a cell keeps the cell that holds its centre.
+    """
+    if not radius_m > 0:
+        raise ValueError(f"radius_m must be positive, got {radius_m}.")
+    center_x, center_y = grid.map.centers()
+    inside = np.hypot(center_x[None, :] - x_m, center_y[:, None] - y_m) <= radius_m
+    if not inside.any():
+        inside = (np.abs(center_x[None, :] - x_m) <= grid.map.cell_m / 2) & (
+            np.abs(center_y[:, None] - y_m) <= grid.map.cell_m / 2
+        )
+    return _allowed(inside)
+
+
+def box(grid: PoseGrid, bounds: Bounds) -> np.ndarray:
+    """0 where a cell's centre is inside of a box, -inf elsewhere: (rows, cols, 1)."""
+    center_x, center_y = grid.map.centers()
+    across = (center_x >= bounds.west_m) & (center_x <= bounds.east_m)
+    along = (center_y >= bounds.south_m) & (center_y <= bounds.north_m)
+    return _allowed(along[:, None] & across[None, :])
+
+
+def polygon(grid: PoseGrid, area: shapely.Polygon | shapely.MultiPolygon) -> np.ndarray:
+    """0 where a cell's centre is inside of an area of the local frame, -inf elsewhere."""
+    import shapely
+
+    center_x, center_y = grid.map.centers()
+    shapely.prepare(area)
+    return _allowed(shapely.intersects_xy(area, *np.meshgrid(center_x, center_y)))
+
+
+def compass(grid: PoseGrid, heading_deg: float, *, sigma_deg: float) -> np.ndarray:
+    """A heading in the grid's frame with its standard deviation: (headings,).
+
+    A wrapped normal distribution, averaged over each bin.
+    """
+    if not sigma_deg > 0:
+        raise ValueError(f"sigma_deg must be positive, got {sigma_deg}.")
+    if grid.num_headings == 1:
+        return np.zeros(1)
+    turn_deg = angles.difference_deg(grid.headings_deg, heading_deg)
+    half_deg = angles.FULL_TURN_DEG / grid.num_headings / 2
+    turns = turn_deg[:, None] + angles.FULL_TURN_DEG * np.arange(-2, 3)
+    wrapped = _log_mean_normal(turns - half_deg, turns + half_deg, sigma_deg)
+    return np.logaddexp.reduce(wrapped, axis=1)
+
+
+def compass_fix(
+    grid: PoseGrid,
+    fix: Fix,
+    *,
+    sigma_deg: float = DEFAULT_COMPASS_SIGMA_DEG,
+    declination_deg: float | None = None,
+) -> np.ndarray:
+    """What a device's compass says about the heading, (headings,).
+
+    Args:
+        grid: The poses.
+        fix: The device's answer.
+        sigma_deg: Standard deviation.
+        declination_deg: Where magnetic north is, clockwise from true north; needed for a
+            magnetic heading, which is never corrected by a guess.
+    """
+    if fix.heading_deg is None:
+        return np.zeros(1)
+    heading_deg = fix.heading_deg
+    if fix.heading_reference == "magnetic":
+        if declination_deg is None:
+            raise ValueError(f"{fix} counts its heading from magnetic north. Give declination_deg.")
+        heading_deg += declination_deg
+    x_m, y_m = grid.map.frame.to_local(fix.lat_deg, fix.lon_deg)
+    convergence_deg = grid.map.frame.convergence_deg(x_m, y_m)
+    return compass(grid, heading_deg - convergence_deg, sigma_deg=sigma_deg)
+
+
+def roads(grid: PoseGrid, map_raster: MapRaster, *, road_classes: tuple[str, ...]) -> np.ndarray:
+    """0 on road cells and where the map knows nothing, -inf elsewhere: (rows, cols, 1).
+
+    Args:
+        grid: The poses.
+        map_raster: A map on the same cells.
+        road_classes: Names in its legend that count as road.
+    """
+    require_same_cells(grid, map_raster)
+    on_road = ~map_raster.covered
+    for name in road_classes:
+        on_road = on_road | map_raster.class_mask(name)
+    return _allowed(on_road)
+
+
+def require_same_cells(grid: PoseGrid, map_raster: MapRaster) -> None:
+    """Refuse a map whose frame is another one than the grid's, or whose cells differ.
+
+    Raises:
+        FrameMismatchError: They are anchored at different places.
+        ValueError: Their cells differ.
+    """
+    if map_raster.grid.frame != grid.map.frame:
+        raise FrameMismatchError(
+            f"The prior is anchored at {grid.map.frame} and the map at {map_raster.grid.frame}. "
+            "Build both from one LocalFrame."
+        )
+    if map_raster.grid != grid.map:
+        raise ValueError(
+            f"The map covers {map_raster.grid} and the grid {grid.map}. Cut the map to the grid."
+        )
+
+
+def _allowed(inside: npt.ArrayLike) -> np.ndarray:
+    return np.where(np.asarray(inside), 0.0, -np.inf)[:, :, None]
+
+
+def _log_mean_normal(low: np.ndarray, high: np.ndarray, sigma: float) -> np.ndarray:
+    """Log of the mean density of a centred normal over intervals, accurate in both tails."""
+    a, b = low / sigma, high / sigma
+    # the same interval mirrored into the left tail, where log_ndtr keeps its digits
+    right = a + b > 0
+    a, b = np.where(right, -b, a), np.where(right, -a, b)
+    log_b = log_ndtr(b)
+    log_mass = log_b + np.log1p(-np.exp(np.minimum(log_ndtr(a) - log_b, -1e-300)))
+    return log_mass - math.log(sigma) - np.log(b - a)

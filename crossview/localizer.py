@@ -1,0 +1,134 @@
+"""From a query and a prior to a pose: coarse by gallery, fine by matcher, one posterior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from crossview.evidence import Nothing
+from crossview.grids import MapGrid, PoseGrid
+from crossview.posterior import Mode, Posterior
+from crossview.rasters import MapRaster
+
+
+class Gallery(Protocol):
+    """Coarse knowledge: what a whole place looks like."""
+
+    def log_likelihood(self, query: Any, grid: PoseGrid) -> np.ndarray:
+        """Log-likelihood that broadcasts to the grid."""
+
+
+class Matcher(Protocol):
+    """Fine knowledge: how a query fits a map at every pose.
+
+    Attributes:
+        cell_m: Cells that the matcher votes in.
+        num_headings: Heading bins that it tells apart.
+        reach_m: How far from the camera it looks at the map.
+        scale: The fitted factor that makes its scores log-likelihoods.
+    """
+
+    cell_m: float
+    num_headings: int
+    reach_m: float
+    scale: float
+
+    def log_likelihood(
+        self, query: Any, map_raster: MapRaster, grid: PoseGrid, *, headings: np.ndarray | None
+    ) -> np.ndarray:
+        """Log-likelihood on the grid; bins that `headings` does not list are -inf."""
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Where a query was taken: one posterior per window, and the probability of elsewhere.
+
+    Args:
+        posteriors: One per window, best first; their log_evidence makes them compete.
+        log_rest: Log of what no window holds, on the scale of log_evidence.
+    """
+
+    posteriors: tuple[Posterior, ...]
+    log_rest: float = -math.inf
+
+    def __post_init__(self) -> None:
+        if not self.posteriors:
+            raise ValueError("A localization needs at least one window; the prior had none.")
+        best_first = sorted(self.posteriors, key=lambda p: p.log_evidence, reverse=True)
+        object.__setattr__(self, "posteriors", tuple(best_first))
+
+    @property
+    def best(self) -> Posterior:
+        """The posterior on the most probable window."""
+        return self.posteriors[0]
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Probability of every window, (windows,); with probability_elsewhere they sum to one."""
+        log_weights = np.array([*(p.log_evidence for p in self.posteriors), self.log_rest])
+        weights = np.exp(log_weights - log_weights.max())
+        return weights[:-1] / weights.sum()
+
+    @property
+    def probability_elsewhere(self) -> float:
+        """Probability that no window holds the camera."""
+        return max(0.0, 1.0 - float(self.weights.sum()))
+
+    def probability_within(self, radius_m: float) -> float:
+        """Probability that the camera stands within a distance of the best answer."""
+        pose = self.best.mode()
+        return sum(
+            float(weight) * posterior.probability_within(radius_m, pose.x_m, pose.y_m)
+            for weight, posterior in zip(self.weights, self.posteriors, strict=True)
+        )
+
+    def modes(self, count: int) -> list[Mode]:
+        """Peaks of all windows, most probable first."""
+        modes = [
+            Mode(mode.pose, mode.mass * float(weight))
+            for weight, posterior in zip(self.weights, self.posteriors, strict=True)
+            for mode in posterior.modes(count)
+        ]
+        return sorted(modes, key=lambda mode: mode.mass, reverse=True)[:count]
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """The whole way: a gallery says where to look, a matcher looks closely there.
+
+    Args:
+        maps: Cuts the map: a MapGrid to a MapRaster on it.
+        matcher: Fine knowledge.
+        gallery: Coarse knowledge.
+        max_windows: How many places are looked at closely.
+        window_radius_m: Half the side of such a place.
+    """
+
+    maps: Callable[[MapGrid], MapRaster]
+    matcher: Matcher
+    gallery: Gallery = field(default_factory=Nothing)
+    max_windows: int = 4
+    window_radius_m: float = 64.0
+
+    def localize(self, query: Any, prior: Posterior) -> Localization:
+        """Where a query was taken.
+
+        Args:
+            query: A Photo, Panorama or Rig that gallery and matcher understand.
+            prior: What is known before: Posterior.flat(grid) updated with evidence.
+        """
+        coarse = prior.update(self.gallery.log_likelihood(query, prior.grid))
+        windows = coarse.windows(self.max_windows, self.window_radius_m, like=self.matcher)
+        fine = [coarse.onto(w).update(self.match(query, w, coarse)) for w in windows]
+        return Localization(tuple(fine), log_rest=coarse.log_mass_outside(windows))
+
+    def match(self, query: Any, grid: PoseGrid, coarse: Posterior) -> np.ndarray:
+        """The matcher's log-likelihood on a window, for the headings that are still possible."""
+        map_raster = self.maps(grid.map.padded(self.matcher.reach_m))
+        possible = coarse.onto(grid).heading() > 0
+        headings = None if possible.all() else np.flatnonzero(possible)
+        return self.matcher.log_likelihood(query, map_raster, grid, headings=headings)

@@ -1,0 +1,626 @@
+"""All knowledge about a pose: one distribution, and the only place where evidence is combined."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, sparse
+
+from crossview import angles
+from crossview.errors import (
+    FrameMismatchError,
+    GridMismatchError,
+    ImpossibleEvidenceError,
+    OutOfRegionError,
+)
+from crossview.frames import LocalFrame, Motion, Pose
+from crossview.grids import MAX_VOLUME_BYTES, MapGrid, PoseGrid
+
+FORMAT_VERSION = 1
+
+_BLOCK_CELLS = 4_000_000
+"""Cells that are turned to float64 at a time."""
+
+_RING_HEADINGS = 64
+"""Directions that stand for an unknown heading when a distribution without headings moves."""
+
+
+_NO_MASS = 1e-6
+"""Less than this is the rounding of float32 masses."""
+
+
+class Resolution(Protocol):
+    """Anything that says how finely it tells poses apart: every matcher does."""
+
+    cell_m: float
+    num_headings: int
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A peak of a posterior.
+
+    Args:
+        pose: The most probable pose of the peak, at its cell's centre.
+        mass: Probability of the poses around it.
+    """
+
+    pose: Pose
+    mass: float
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """A distribution over poses, and how well it predicted the evidence so far.
+
+    Args:
+        grid: The poses.
+        log_mass: Natural log of the probability of every cell and bin, (rows, cols, headings)
+            float32; sums to one; -inf is impossible.
+        log_evidence: Natural log of the probability of all evidence so far (up to each source's
+            constant), by which posteriors on different windows compete.
+    """
+
+    grid: PoseGrid
+    log_mass: np.ndarray
+    log_evidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        log_mass = np.array(self.log_mass, dtype=np.float32)
+        if log_mass.shape != self.grid.shape:
+            raise GridMismatchError(
+                f"log_mass has shape {log_mass.shape} and its grid {self.grid.shape}."
+            )
+        total = _log_sum_exp(log_mass, "log_mass")
+        if abs(total) > 1e-3:
+            raise ValueError(
+                f"log_mass sums to {math.exp(min(total, 700)):.6g}, not to one. "
+                "Start from Posterior.flat(grid) and update it."
+            )
+        log_mass.flags.writeable = False
+        object.__setattr__(self, "log_mass", log_mass)
+        object.__setattr__(self, "log_evidence", float(self.log_evidence))
+
+    # ---------------------------------------------------------------- make
+
+    @classmethod
+    def flat(cls, grid: PoseGrid, *, max_bytes: int = MAX_VOLUME_BYTES) -> Posterior:
+        """Every pose equally probable.
+
+        Raises:
+            VolumeTooLargeError: The volume would be larger than max_bytes.
+        """
+        grid.require_memory(max_bytes)
+        log_mass = np.full(grid.shape, -math.log(math.prod(grid.shape)), np.float32)
+        return cls(grid, log_mass)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Posterior:
+        """Inverse of save.
+
+        Raises:
+            ValueError: The file is not one that save wrote.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                header = json.loads(str(archive["header"]))
+                log_mass = archive["log_mass"]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise ValueError(
+                f"{path} is not a saved posterior ({error}). Write one with Posterior.save."
+            ) from error
+        if header.get("format_version") != FORMAT_VERSION:
+            raise ValueError(
+                f"{path} has format version {header.get('format_version')!r} and this version of "
+                f"crossview reads {FORMAT_VERSION}."
+            )
+        frame = LocalFrame(header["lat_deg"], header["lon_deg"])
+        height, width, num_headings = log_mass.shape
+        cells = MapGrid(frame, header["west_m"], header["north_m"], header["cell_m"], height, width)
+        return cls(PoseGrid(cells, num_headings), log_mass, header["log_evidence"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write an .npz file that holds no pickle; an interrupted write leaves nothing behind."""
+        cells = self.grid.map
+        header = {
+            "format_version": FORMAT_VERSION,
+            "lat_deg": cells.frame.lat_deg,
+            "lon_deg": cells.frame.lon_deg,
+            "west_m": cells.west_m,
+            "north_m": cells.north_m,
+            "cell_m": cells.cell_m,
+            "log_evidence": self.log_evidence,
+        }
+        target = Path(path)
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                np.savez_compressed(file, header=json.dumps(header), log_mass=self.log_mass)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    # ------------------------------------------------------------- combine
+
+    def update(self, log_likelihood: npt.ArrayLike) -> Posterior:
+        """The distribution after one more piece of knowledge.
+
+        Args:
+            log_likelihood: Natural log of the likelihood of every pose, up to a constant; any
+                shape that broadcasts to (rows, cols, headings). -inf excludes.
+
+        Raises:
+            GridMismatchError: The shape does not broadcast.
+            ImpossibleEvidenceError: No pose is left.
+        """
+        log_likelihood = np.asarray(log_likelihood)
+        if not _broadcasts(log_likelihood.shape, self.grid.shape):
+            raise GridMismatchError(
+                f"A log-likelihood of shape {log_likelihood.shape} does not broadcast to the "
+                f"grid's {self.grid.shape}. Evaluate the evidence on posterior.grid."
+            )
+        peak = float(np.max(log_likelihood, initial=-np.inf))
+        if math.isnan(peak) or peak == math.inf:
+            raise ValueError(
+                "The log-likelihood holds NaN or +inf. NaN is a bug of its source; a cell that the "
+                "source knows nothing about gets its mean log-likelihood (0 for ratios)."
+            )
+        if peak == -math.inf:
+            raise ImpossibleEvidenceError(
+                "The evidence excludes every pose of the grid. Check that it and the prior are "
+                "about the same place, or widen the prior."
+            )
+        # A large common offset would cost float32 its digits, so it goes around the sum.
+        joint = np.add(self.log_mass, np.subtract(log_likelihood, peak), dtype=np.float32)
+        log_sum = _log_sum_exp(joint, "log-likelihood")
+        if log_sum == -math.inf:
+            raise ImpossibleEvidenceError(
+                "The evidence excludes every pose that was still possible. Check that it and the "
+                "prior are about the same place, or widen the prior."
+            )
+        joint -= np.float32(log_sum)
+        return Posterior(self.grid, joint, self.log_evidence + peak + log_sum)
+
+    def moved(self, motion: Motion) -> Posterior:
+        """The distribution after a motion, on a grid that follows the camera by whole cells.
+
+        The displacement is in the camera's frame before the turn, so every heading bin moves its
+        own way; what is left of it after the grid's own shift moves the mass. What falls off the
+        grid is charged to log_evidence. Without headings (one bin) the displacement could be in
+        any direction, and becomes a ring.
+
+        Raises:
+            ImpossibleEvidenceError: All mass would leave the grid.
+        """
+        if motion == Motion():
+            return self
+        cell_m = self.grid.map.cell_m
+        right_cells, down_cells = self._displacements(motion)
+        peak = float(self.log_mass.max())
+        mass = np.exp(self.log_mass.astype(float) - peak)
+        weight = mass.sum(axis=(0, 1)) / mass.sum()
+        known = self.grid.num_headings > 1
+        shift_cols = round(float(weight @ right_cells)) if known else 0
+        shift_rows = round(float(weight @ down_cells)) if known else 0
+        moved = _displaced(mass, down_cells - shift_rows, right_cells - shift_cols)
+        if motion.sigma_m > 0:
+            sigma_cells = motion.sigma_m / cell_m
+            moved = ndimage.gaussian_filter(
+                moved, (sigma_cells, sigma_cells, 0), mode="constant", truncate=5.0
+            )
+        if known:
+            moved = _turned(moved, motion.turn_deg, motion.sigma_deg)
+        grid = PoseGrid(
+            self.grid.map.shifted(rows=shift_rows, cols=shift_cols), self.grid.num_headings
+        )
+        if not moved.any():
+            raise ImpossibleEvidenceError(
+                f"{motion} leads off the grid, {self.grid.map.bounds}: nothing is left. "
+                "Check its units, or start from a larger grid."
+            )
+        return self._from_mass(grid, moved, peak)
+
+    def onto(self, grid: PoseGrid) -> Posterior:
+        """The distribution on another grid of the same frame: a window, or other cells or bins.
+
+        Mass is uniform inside a cell and a bin and goes by overlap in x, y and heading. The mass
+        outside of the grid is charged to log_evidence.
+
+        Raises:
+            FrameMismatchError: The grid is in another frame.
+            ImpossibleEvidenceError: None of the mass is inside.
+        """
+        source, target = self.grid.map, grid.map
+        if source.frame != target.frame:
+            raise FrameMismatchError(
+                f"The posterior is anchored at {source.frame} and the grid at {target.frame}. "
+                "Build both from one LocalFrame."
+            )
+        grid.require_memory()
+        if grid == self.grid:
+            return self
+        rows = _overlap(
+            (target.north_m - source.north_m) / target.cell_m,
+            source.cell_m / target.cell_m,
+            source.height,
+            target.height,
+        )
+        cols = _overlap(
+            (source.west_m - target.west_m) / target.cell_m,
+            source.cell_m / target.cell_m,
+            source.width,
+            target.width,
+        )
+        touched_rows, touched_cols = _touched(rows), _touched(cols)
+        inside = self.log_mass[touched_rows, touched_cols]
+        peak = float(np.max(inside, initial=-np.inf))
+        if peak == -math.inf:
+            raise ImpossibleEvidenceError(
+                f"None of the probability lies inside {target.bounds}; the posterior covers "
+                f"{source.bounds}. Check that map, window and prior are about the same place."
+            )
+        mass = angles.resample_bins(np.exp(inside.astype(float) - peak), grid.num_headings)
+        mass = _along_rows(rows[:, touched_rows], mass)
+        mass = _along_rows(cols[:, touched_cols], mass.swapaxes(0, 1)).swapaxes(0, 1)
+        return self._from_mass(grid, mass, peak)
+
+    # ---------------------------------------------------------------- read
+
+    def mode(self) -> Pose:
+        """The most probable pose, at its cell's centre; no heading where there is one bin."""
+        index = np.unravel_index(int(np.argmax(self.log_mass)), self.grid.shape)
+        return self.grid.pose_at(*(int(i) for i in index))
+
+    def mean(self) -> Pose:
+        """The mean position, and the circular mean of the heading."""
+        x_m, y_m = self.grid.map.centers()
+        position = self.position()
+        heading_deg = None
+        if self.grid.num_headings > 1:
+            heading_deg = float(angles.circular_mean_deg(self.grid.headings_deg, self.heading()))
+        return Pose(
+            float(position.sum(axis=0) @ x_m), float(position.sum(axis=1) @ y_m), heading_deg
+        )
+
+    def position_covariance_m2(self) -> np.ndarray:
+        """Covariance of (x_m, y_m), (2, 2); mass is uniform inside a cell."""
+        x_m, y_m = self.grid.map.centers()
+        mean = self.mean()
+        position = self.position()
+        dx, dy = x_m - mean.x_m, y_m - mean.y_m
+        variance_x = position.sum(axis=0) @ dx**2
+        variance_y = position.sum(axis=1) @ dy**2
+        covariance = dy @ position @ dx
+        within_cell = self.grid.map.cell_m**2 / 12
+        return np.array(
+            [[variance_x + within_cell, covariance], [covariance, variance_y + within_cell]]
+        )
+
+    def heading_std_deg(self) -> float | None:
+        """Root mean square turn from the mean heading; None where there is one bin."""
+        mean_deg = self.mean().heading_deg
+        if mean_deg is None:
+            return None
+        turn_deg = angles.difference_deg(self.grid.headings_deg, mean_deg)
+        bin_deg = angles.FULL_TURN_DEG / self.grid.num_headings
+        return math.sqrt(float(self.heading() @ turn_deg**2) + bin_deg**2 / 12)
+
+    def entropy_nats(self) -> float:
+        """Entropy over cells and bins: 0 for one certain pose, log(size) for a flat one."""
+        total = 0.0
+        for block in _blocks(self.log_mass):
+            log_mass = block[np.isfinite(block)].astype(float)
+            total -= float(np.sum(np.exp(log_mass) * log_mass))
+        return total
+
+    def position(self) -> np.ndarray:
+        """Probability of every cell, whatever the heading, (rows, cols) float64."""
+        return np.concatenate(
+            [np.exp(block.astype(float)).sum(axis=2) for block in _blocks(self.log_mass)]
+        )
+
+    def heading(self) -> np.ndarray:
+        """Probability of every heading bin, wherever the camera is, (headings,) float64."""
+        return np.sum(
+            [np.exp(block.astype(float)).sum(axis=(0, 1)) for block in _blocks(self.log_mass)],
+            axis=0,
+        )
+
+    def region(self, mass: float) -> np.ndarray:
+        """The smallest set of cells with at least this probability, (rows, cols) bool."""
+        if not 0 < mass <= 1:
+            raise ValueError(f"mass must be in (0, 1], got {mass}.")
+        position = self.position()
+        order = np.argsort(position, axis=None, kind="stable")[::-1]
+        cumulative = np.cumsum(position.ravel()[order])
+        count = int(np.searchsorted(cumulative, mass * cumulative[-1] * (1 - 1e-12))) + 1
+        region = np.zeros(position.size, dtype=bool)
+        region[order[:count]] = True
+        return region.reshape(position.shape)
+
+    def log_density(self, pose: Pose) -> float:
+        """Natural log of the probability density at a pose, per square metre and degree.
+
+        -inf outside of the grid; where heading is not represented it counts as uniform.
+        """
+        try:
+            row, col, k = self.grid.index_of(pose)
+        except OutOfRegionError:
+            return -math.inf
+        bin_deg = angles.FULL_TURN_DEG / self.grid.num_headings
+        return float(self.log_mass[row, col, k]) - math.log(self.grid.map.cell_m**2 * bin_deg)
+
+    def probability_within(self, radius_m: float, x_m: float, y_m: float) -> float:
+        """Probability that the camera stands within a distance of a place (by cell centres)."""
+        return float(self.position()[_distance_m(self.grid.map, x_m, y_m) <= radius_m].sum())
+
+    def modes(self, count: int, *, radius_m: float = 5.0, turn_deg: float = 30.0) -> list[Mode]:
+        """Up to `count` peaks, highest first.
+
+        A peak takes the mass within radius_m and turn_deg of it that no higher peak took, so two
+        opposite headings at one place are two modes.
+        """
+        remaining = self.log_mass.copy()
+        num_headings = self.grid.num_headings
+        turns_deg = angles.difference_deg(self.grid.headings_deg, 0.0)
+        found: list[Mode] = []
+        while len(found) < count:
+            row, col, k = np.unravel_index(int(np.argmax(remaining)), remaining.shape)
+            if remaining[row, col, k] == -np.inf:
+                break
+            pose = self.grid.pose_at(int(row), int(col), int(k))
+            near = _distance_m(self.grid.map, pose.x_m, pose.y_m) <= radius_m
+            bins = np.flatnonzero(np.abs(turns_deg) <= turn_deg)
+            bins = (bins + k) % num_headings
+            rows, cols = np.nonzero(near)
+            taken = np.ix_(np.arange(rows.size), bins)
+            around = remaining[rows, cols][taken]
+            found.append(Mode(pose, float(np.exp(around.astype(float)).sum())))
+            remaining[rows[:, None], cols[:, None], bins[None, :]] = -np.inf
+        return found
+
+    def sample(self, count: int, rng: np.random.Generator) -> list[Pose]:
+        """Random poses, uniform inside their cell and bin."""
+        mass = np.exp(self.log_mass.astype(float)).ravel()
+        index = rng.choice(mass.size, size=count, p=mass / mass.sum())
+        row, col, k = np.unravel_index(index, self.grid.shape)
+        within = rng.random((3, count))
+        x_m, y_m = self.grid.map.to_xy(col + within[0], row + within[1])
+        if self.grid.num_headings == 1:
+            return [Pose(float(x), float(y)) for x, y in zip(x_m, y_m, strict=True)]
+        bin_deg = angles.FULL_TURN_DEG / self.grid.num_headings
+        heading_deg = (k + within[2] - 0.5) * bin_deg
+        return [
+            Pose(float(x), float(y), float(h))
+            for x, y, h in zip(x_m, y_m, heading_deg, strict=True)
+        ]
+
+    # -------------------------------------------------------------- search
+
+    def windows(self, max_windows: int, radius_m: float, like: Resolution) -> list[PoseGrid]:
+        """Squares of +-radius_m worth a closer look, best first, not overlapping.
+
+        Each takes the most probability that the ones before it left. They lie on the frame's
+        lattice of like.cell_m and do not reach outside of this grid by more than a cell.
+
+        Args:
+            max_windows: Number of windows at most; fewer where no probability is left.
+            radius_m: Half the side of a window.
+            like: Cell size and number of headings wanted: a matcher.
+        """
+        cells = self.grid.map
+        corners = _heaviest_squares(
+            self.position(), side=max(1, round(2 * radius_m / cells.cell_m)), count=max_windows
+        )
+        return [
+            PoseGrid(_on_lattice(cells, like.cell_m, corner), like.num_headings)
+            for corner in corners
+        ]
+
+    def log_mass_outside(self, windows: Sequence[PoseGrid]) -> float:
+        """What no window holds, on the scale of log_evidence; -inf where they hold everything."""
+        outside = np.ones(self.grid.map.shape)
+        for window in windows:
+            outside -= _share_inside(self.grid.map, window.map)
+        mass = float(np.sum(self.position() * np.clip(outside, 0.0, 1.0)))
+        return self.log_evidence + math.log(mass) if mass > _NO_MASS else -math.inf
+
+    # ------------------------------------------------------------- private
+
+    def _displacements(self, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+        """Cells to the east and to the south for every heading (for many directions if unknown)."""
+        known = self.grid.num_headings > 1
+        headings_deg = self.grid.headings_deg if known else angles.bin_headings_deg(_RING_HEADINGS)
+        ahead_x, ahead_y = angles.forward(headings_deg)
+        east_m = motion.forward_m * ahead_x + motion.right_m * ahead_y
+        north_m = motion.forward_m * ahead_y - motion.right_m * ahead_x
+        return east_m / self.grid.map.cell_m, -north_m / self.grid.map.cell_m
+
+    def _from_mass(self, grid: PoseGrid, mass: np.ndarray, log_scale: float) -> Posterior:
+        """Normalise mass that was divided by exp(log_scale); what is missing becomes evidence."""
+        total = float(mass.sum())
+        with np.errstate(divide="ignore"):
+            log_mass = np.log(mass / total)
+        # spreading float32 masses can gain their rounding; it is no evidence
+        log_inside = min(math.log(total) + log_scale, 0.0)
+        return Posterior(grid, log_mass, self.log_evidence + log_inside)
+
+
+class _Square(NamedTuple):
+    """Edges in cells."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+
+def _displaced(mass: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Every heading's slice shifted by its own fraction of cells; what leaves the grid is lost.
+
+    With one slice and many displacements, their mean.
+    """
+    if mass.shape[2] == down.size:
+        return np.stack(
+            [_shifted(mass[:, :, k], down[k], right[k]) for k in range(down.size)], axis=2
+        )
+    ring = [_shifted(mass[:, :, 0], down[k], right[k]) for k in range(down.size)]
+    return np.mean(ring, axis=0)[:, :, None]
+
+
+def _shifted(values: np.ndarray, down: float, right: float) -> np.ndarray:
+    return ndimage.shift(
+        values, (down, right), order=1, mode="grid-constant", cval=0.0, prefilter=False
+    )
+
+
+def _turned(mass: np.ndarray, turn_deg: float, sigma_deg: float) -> np.ndarray:
+    """Mass with its headings turned clockwise and blurred around the circle."""
+    bin_deg = angles.FULL_TURN_DEG / mass.shape[2]
+    whole = math.floor(turn_deg / bin_deg)
+    part = turn_deg / bin_deg - whole
+    turned = (1 - part) * np.roll(mass, whole, axis=2)
+    if part:
+        turned += part * np.roll(mass, whole + 1, axis=2)
+    if sigma_deg > 0:
+        turned = ndimage.gaussian_filter1d(turned, sigma_deg / bin_deg, axis=2, mode="wrap")
+    return turned
+
+
+def _overlap(offset: float, size: float, num_from: int, num_to: int) -> sparse.csr_array:
+    """Share of each cell of one row of cells that falls into each cell of another.
+
+    Args:
+        offset: Where the first row's first cell starts, in cells of the second.
+        size: Side of the first row's cells, in cells of the second.
+        num_from: Cells of the first.
+        num_to: Cells of the second.
+
+    Returns:
+        (num_to, num_from), columns sum to one for cells that lie inside.
+    """
+    start = np.round(offset + size * np.arange(num_from), 9)
+    end = np.round(start + size, 9)
+    index = np.floor(start)[:, None] + np.arange(math.ceil(size) + 1)
+    length = np.minimum(end[:, None], index + 1) - np.maximum(start[:, None], index)
+    valid = (length > 0) & (index >= 0) & (index < num_to)
+    source = np.broadcast_to(np.arange(num_from)[:, None], index.shape)
+    return sparse.csr_array(
+        (length[valid] / size, (index[valid].astype(np.int64), source[valid])),
+        shape=(num_to, num_from),
+    )
+
+
+def _touched(overlap: sparse.csr_array) -> slice:
+    """The source cells that have any share."""
+    columns = np.unique(overlap.indices)
+    return slice(int(columns[0]), int(columns[-1]) + 1) if columns.size else slice(0, 0)
+
+
+def _along_rows(weights: sparse.csr_array, mass: np.ndarray) -> np.ndarray:
+    flat = weights @ mass.reshape(mass.shape[0], -1)
+    return flat.reshape(weights.shape[0], *mass.shape[1:])
+
+
+def _share_inside(cells: MapGrid, window: MapGrid) -> np.ndarray:
+    """How much of every cell lies inside a window, (rows, cols) in [0, 1]."""
+    inside = window.bounds
+    bounds = cells.bounds
+    edges_x = bounds.west_m + cells.cell_m * np.arange(cells.width + 1)
+    edges_y = bounds.north_m - cells.cell_m * np.arange(cells.height + 1)
+    clipped_x = np.clip(edges_x, inside.west_m, inside.east_m)
+    clipped_y = np.clip(edges_y, inside.south_m, inside.north_m)
+    return np.outer(-np.diff(clipped_y), np.diff(clipped_x)) / cells.cell_m**2
+
+
+def _heaviest_squares(mass: np.ndarray, *, side: int, count: int) -> list[_Square]:
+    """Disjoint squares of side x side cells that hold the most, heaviest first."""
+    height, width = min(side, mass.shape[0]), min(side, mass.shape[1])
+    held = _box_sums(mass, 0, height, 0, width)
+    # a peak held by many squares is best looked at from the middle of one
+    middle = _box_sums(mass, height // 4, height - height // 4, width // 4, width - width // 4)
+    # rounding noise must not decide between squares that hold the same
+    preference = np.round(held + 0.01 * middle[: held.shape[0], : held.shape[1]], 9)
+    squares: list[_Square] = []
+    while len(squares) < count:
+        row, col = (int(i) for i in np.unravel_index(np.argmax(preference), preference.shape))
+        if not preference[row, col] > _NO_MASS:
+            break
+        squares.append(_Square(row, row + height, col, col + width))
+        preference[
+            max(row - height + 1, 0) : row + height, max(col - width + 1, 0) : col + width
+        ] = -1.0
+    return squares
+
+
+def _box_sums(values: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    """Sum over rows top..bottom and columns left..right counted from every cell that allows it."""
+    cumulative = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
+    cumulative[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
+    rows, cols = cumulative.shape[0] - bottom, cumulative.shape[1] - right
+    return (
+        cumulative[bottom : bottom + rows, right : right + cols]
+        - cumulative[top : top + rows, right : right + cols]
+        - cumulative[bottom : bottom + rows, left : left + cols]
+        + cumulative[top : top + rows, left : left + cols]
+    )
+
+
+def _on_lattice(cells: MapGrid, cell_m: float, square: _Square) -> MapGrid:
+    """The grid of the frame's lattice nearest to a square of cells: neighbours share edges."""
+    west_m, north_m = cells.to_xy(square.left, square.top)
+    east_m, south_m = cells.to_xy(square.right, square.bottom)
+    west, east = round(float(west_m) / cell_m), round(float(east_m) / cell_m)
+    south, north = round(float(south_m) / cell_m), round(float(north_m) / cell_m)
+    return MapGrid(
+        cells.frame,
+        west * cell_m,
+        north * cell_m,
+        cell_m,
+        max(north - south, 1),
+        max(east - west, 1),
+    )
+
+
+def _distance_m(cells: MapGrid, x_m: float, y_m: float) -> np.ndarray:
+    """Distance of the cells' centres from a place, (rows, cols)."""
+    center_x, center_y = cells.centers()
+    return np.hypot(center_x[None, :] - x_m, center_y[:, None] - y_m)
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
+
+
+def _blocks(volume: np.ndarray) -> Iterator[np.ndarray]:
+    """The volume in slabs of rows, so that float64 copies stay small."""
+    rows = max(1, _BLOCK_CELLS // max(1, math.prod(volume.shape[1:])))
+    for start in range(0, volume.shape[0], rows):
+        yield volume[start : start + rows]
+
+
+def _log_sum_exp(volume: np.ndarray, name: str) -> float:
+    """Natural log of the sum of the exponentials, float64."""
+    peak = float(np.max(volume))
+    if math.isnan(peak) or peak == math.inf:
+        raise ValueError(f"The {name} holds NaN or +inf, which is a bug of its source.")
+    if peak == -math.inf:
+        return -math.inf
+    total = sum(float(np.exp(block.astype(float) - peak).sum()) for block in _blocks(volume))
+    return peak + math.log(total)

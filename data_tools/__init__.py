@@ -1,0 +1,1 @@
+"""Geodata in: downloads, importers and other people's folder layouts; ends at the manifest."""

@@ -1,0 +1,1 @@
+"""One importer a published dataset: its folder in, a manifest out."""
