@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 FULL_TURN_DEG = 360.0
 
+_CANCELLED = 1e-12
+
 
 def normalize_deg(heading_deg: npt.ArrayLike) -> np.ndarray:
     """The same direction in [0, 360)."""
@@ -47,7 +49,10 @@ def circular_mean_deg(
     """The weighted mean direction; 0 where the directions cancel exactly."""
     east, north = forward(heading_deg)
     weight = np.ones_like(east) if weights is None else np.asarray(weights, dtype=float)
-    return heading_of((weight * east).sum(), (weight * north).sum())
+    mean_east, mean_north = (weight * east).sum(), (weight * north).sum()
+    # sin(pi) is 1e-16 in floats: opposite directions must not leave one
+    cancelled = np.hypot(mean_east, mean_north) <= _CANCELLED * np.abs(weight).sum()
+    return np.where(cancelled, 0.0, heading_of(mean_east, mean_north))
 
 
 def bin_headings_deg(num_headings: int) -> np.ndarray:

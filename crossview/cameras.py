@@ -6,6 +6,7 @@ centre of the first pixel is (0.5, 0.5) and the middle of the image (width / 2, 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from crossview import angles
 
 _INVERSION_STEPS = 30
 _INVERSION_TOLERANCE_PX = 1e-9
-_MONOTONIC_SAMPLES = 512
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,16 @@ class RadialDistortion:
             tuple(k / factor ** (2 * i + 2) for i, k in enumerate(self.coefficients)),
         )
 
-    def max_ideal_radius_px(self, limit_px: float) -> float:
-        """Largest ideal radius, up to a limit, where the polynomial still grows."""
-        radius = np.linspace(0.0, limit_px, _MONOTONIC_SAMPLES)
-        falling = np.flatnonzero(self._slope(radius) <= 0)
-        if not falling.size:
-            return limit_px
-        return float(radius[max(falling[0] - 1, 0)])
+    @functools.cached_property
+    def max_ideal_radius_px(self) -> float:
+        """Ideal radius where the polynomial stops growing and would fold the image; inf if never.
+
+        The smallest root of the slope 1 + 3 k1 r^2 + 5 k2 r^4 + ...
+        """
+        slope = [1.0, *((2 * i + 3) * k for i, k in enumerate(self.coefficients))]
+        roots = np.polynomial.Polynomial(slope).roots()
+        real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots.real)) & (roots.real > 0)]
+        return math.sqrt(real.min()) if real.size else math.inf
 
     def _factor(self, radius: np.ndarray) -> np.ndarray:
         return 1.0 + sum(
@@ -90,9 +93,13 @@ class RadialDistortion:
 
     def _ideal_radius(self, radius: np.ndarray) -> np.ndarray:
         """Newton's method on the monotonic part of the polynomial."""
-        finite = np.isfinite(radius)
-        target = np.where(finite, radius, 0.0)
-        limit = self.max_ideal_radius_px(4.0 * float(target.max(initial=1.0)))
+        limit = self.max_ideal_radius_px
+        reachable = (
+            radius <= limit * float(self._factor(np.array(limit)))
+            if limit < math.inf
+            else (np.isfinite(radius))
+        )
+        target = np.where(reachable, radius, 0.0)
         ideal = np.minimum(target, limit)
         for _ in range(_INVERSION_STEPS):
             excess = ideal * self._factor(ideal) - target
@@ -101,7 +108,7 @@ class RadialDistortion:
             if np.all(np.abs(step) < _INVERSION_TOLERANCE_PX):
                 break
         reached = np.abs(ideal * self._factor(ideal) - target) < 1e-6
-        return np.where(finite & reached, ideal, np.nan)
+        return np.where(reachable & reached, ideal, np.nan)
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ class Pinhole:
             return col, row
         lens = self.distortion
         ideal = np.hypot(col - lens.center_col, row - lens.center_row)
-        folded = ideal > lens.max_ideal_radius_px(4.0 * math.hypot(self.width_px, self.height_px))
+        folded = ideal > lens.max_ideal_radius_px
         col, row = lens.distorted(col, row)
         return np.where(folded, np.nan, col), np.where(folded, np.nan, row)
 
@@ -228,8 +235,9 @@ class Equirectangular:
         return np.where(col >= self.width_px, 0.0, col), (0.5 - elevation / np.pi) * self.height_px
 
     def contains(self, col: npt.ArrayLike, row: npt.ArrayLike) -> np.ndarray:
-        """Whether positions lie in the image: every direction does."""
-        return np.isfinite(np.asarray(col, float) + np.asarray(row, float))
+        """Whether positions lie in the image."""
+        col, row = np.asarray(col, float), np.asarray(row, float)
+        return (col >= 0) & (col < self.width_px) & (row >= 0) & (row <= self.height_px)
 
     def scaled(self, factor: float) -> Equirectangular:
         """The camera of the image resized by a factor."""
@@ -275,6 +283,11 @@ def orientation_from_rotation(rotation: npt.ArrayLike) -> Orientation:
     rotation = np.asarray(rotation, dtype=float)
     if rotation.shape != (3, 3) or not np.allclose(rotation.T @ rotation, np.eye(3), atol=1e-4):
         raise ValueError(f"Expected a (3, 3) rotation matrix, got {rotation!r}.")
+    if np.linalg.det(rotation) < 0:
+        raise ValueError(
+            f"{rotation!r} is a mirror image. Columns are x right, y down, z forward: an axis that "
+            "points up or backward has to be negated."
+        )
     right, _, ahead = rotation.T
     level = math.hypot(ahead[0], ahead[1])
     pitch_deg = math.degrees(math.atan2(ahead[2], level))

@@ -11,8 +11,9 @@ from scipy.special import log_ndtr
 
 from crossview import angles
 from crossview.errors import FrameMismatchError, MissingLocationError
-from crossview.frames import Fix
-from crossview.grids import Bounds, PoseGrid
+from crossview.frames import Fix, LocalFrame
+from crossview.grids import MAX_VOLUME_BYTES, Bounds, MapGrid, PoseGrid
+from crossview.posterior import Posterior, Resolution
 
 if TYPE_CHECKING:
     import shapely
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULT_COMPASS_SIGMA_DEG = 15.0
 """Standard deviation of a phone's compass among buildings, where nothing better is known."""
+
+_TAIL_SIGMAS = 8.0
+"""How far a normal distribution is wrapped around the circle."""
 
 
 class Nothing:
@@ -31,10 +35,44 @@ class Nothing:
         return np.zeros((1, 1, 1), np.float32)
 
 
+def prior_within(
+    frame: LocalFrame,
+    x_m: float,
+    y_m: float,
+    *,
+    radius_m: float,
+    like: Resolution,
+    heading_deg: float | None = None,
+    compass_sigma_deg: float = DEFAULT_COMPASS_SIGMA_DEG,
+) -> Posterior:
+    """The usual rough idea: somewhere within a disc, and perhaps a compass.
+
+    Args:
+        frame: Where the metres are.
+        x_m: East of the frame's anchor, the disc's centre.
+        y_m: North of it.
+        radius_m: The disc's radius.
+        like: Cell size and headings wanted: a matcher. The cells get larger by whole factors
+            where the volume would not fit into memory.
+        heading_deg: What a compass says, in the frame; None searches all headings.
+        compass_sigma_deg: Standard deviation of the compass.
+    """
+    cell_m = like.cell_m
+    num_headings = 1 if heading_deg is None else like.num_headings
+    while (2 * radius_m / cell_m) ** 2 * num_headings * 4 > MAX_VOLUME_BYTES / 4:
+        cell_m *= 2
+    cells = MapGrid.around(frame, x_m, y_m, radius_m=radius_m, cell_m=cell_m)
+    grid = PoseGrid(cells, num_headings)
+    prior = Posterior.flat(grid).update(disc(grid, x_m, y_m, radius_m=radius_m))
+    if heading_deg is None:
+        return prior
+    return prior.update(compass(grid, heading_deg, sigma_deg=compass_sigma_deg))
+
+
 def gaussian(grid: PoseGrid, x_m: float, y_m: float, *, sigma_m: float) -> np.ndarray:
     """A position with a standard deviation per axis, averaged over each cell: (rows, cols, 1)."""
-    if not sigma_m > 0:
-        raise ValueError(f"sigma_m must be positive, got {sigma_m}.")
+    if not 0 < sigma_m < math.inf:
+        raise ValueError(f"sigma_m must be positive and finite, got {sigma_m}.")
     center_x, center_y = grid.map.centers()
     half_m = grid.map.cell_m / 2
     east = _log_mean_normal(center_x - half_m - x_m, center_x + half_m - x_m, sigma_m)
@@ -95,13 +133,14 @@ def compass(grid: PoseGrid, heading_deg: float, *, sigma_deg: float) -> np.ndarr
 
     A wrapped normal distribution, averaged over each bin.
     """
-    if not sigma_deg > 0:
-        raise ValueError(f"sigma_deg must be positive, got {sigma_deg}.")
+    if not 0 < sigma_deg < math.inf:
+        raise ValueError(f"sigma_deg must be positive and finite, got {sigma_deg}.")
     if grid.num_headings == 1:
         return np.zeros(1)
     turn_deg = angles.difference_deg(grid.headings_deg, heading_deg)
     half_deg = angles.FULL_TURN_DEG / grid.num_headings / 2
-    turns = turn_deg[:, None] + angles.FULL_TURN_DEG * np.arange(-2, 3)
+    num_turns = math.ceil(_TAIL_SIGMAS * sigma_deg / angles.FULL_TURN_DEG) + 1
+    turns = turn_deg[:, None] + angles.FULL_TURN_DEG * np.arange(-num_turns, num_turns + 1)
     wrapped = _log_mean_normal(turns - half_deg, turns + half_deg, sigma_deg)
     return np.logaddexp.reduce(wrapped, axis=1)
 

@@ -122,7 +122,7 @@ class Fix:
             raise ValueError(
                 f"heading_reference is {self.heading_reference!r}; expected 'true' or 'magnetic'."
             )
-        if self.accuracy_m is not None and not self.accuracy_m > 0:
+        if self.accuracy_m is not None and not 0 < self.accuracy_m < math.inf:
             raise ValueError(f"accuracy_m must be positive or None, got {self.accuracy_m}.")
 
 
@@ -161,6 +161,18 @@ class LocalFrame:
         x_m, y_m = _transformer("EPSG:4326", self).transform(
             np.asarray(lon_deg, dtype=float), np.asarray(lat_deg, dtype=float)
         )
+        self._require_near(x_m, y_m)
+        return _plain(x_m), _plain(y_m)
+
+    def to_geodetic(self, x_m: npt.ArrayLike, y_m: npt.ArrayLike) -> tuple[Any, Any]:
+        """Inverse of to_local: (lat_deg, lon_deg), with the same limit."""
+        self._require_near(x_m, y_m)
+        lon_deg, lat_deg = _transformer(self, "EPSG:4326").transform(
+            np.asarray(x_m, dtype=float), np.asarray(y_m, dtype=float)
+        )
+        return _plain(lat_deg), _plain(lon_deg)
+
+    def _require_near(self, x_m: npt.ArrayLike, y_m: npt.ArrayLike) -> None:
         distance_m = np.hypot(x_m, y_m)
         if not np.all(distance_m <= MAX_DISTANCE_M):
             raise OutOfRegionError(
@@ -168,14 +180,6 @@ class LocalFrame:
                 f"(at most {MAX_DISTANCE_M / 1000:.0f} km). Make a LocalFrame near the place, "
                 "and check that latitude and longitude are not swapped."
             )
-        return _plain(x_m), _plain(y_m)
-
-    def to_geodetic(self, x_m: npt.ArrayLike, y_m: npt.ArrayLike) -> tuple[Any, Any]:
-        """Inverse of to_local: (lat_deg, lon_deg)."""
-        lon_deg, lat_deg = _transformer(self, "EPSG:4326").transform(
-            np.asarray(x_m, dtype=float), np.asarray(y_m, dtype=float)
-        )
-        return _plain(lat_deg), _plain(lon_deg)
 
     def convergence_deg(self, x_m: npt.ArrayLike, y_m: npt.ArrayLike) -> Any:
         """Where the frame's north points, clockwise from true north (0.05 deg at 5 km, 50 N).

@@ -76,8 +76,11 @@ class MapGrid:
         Edges are whole multiples of cell_m from the anchor, so that all grids of one cell size
         made here line up.
         """
-        if not radius_m > 0:
-            raise ValueError(f"radius_m must be positive, got {radius_m}.")
+        if not (math.isfinite(x_m + y_m + radius_m) and radius_m > 0 and cell_m > 0):
+            raise ValueError(
+                f"A grid around a place needs a finite place and a positive radius and cell; got "
+                f"({x_m}, {y_m}) m, radius_m {radius_m}, cell_m {cell_m}."
+            )
         west, east = _lattice_range(x_m - radius_m, x_m + radius_m, cell_m)
         south, north = _lattice_range(y_m - radius_m, y_m + radius_m, cell_m)
         return cls(frame, west * cell_m, north * cell_m, cell_m, north - south, east - west)
@@ -121,12 +124,11 @@ class MapGrid:
             OutOfRegionError: The place is outside of the grid.
         """
         col, row = self.to_pixel(x_m, y_m)
-        index = math.floor(row), math.floor(col)
-        if not (0 <= index[0] < self.height and 0 <= index[1] < self.width):
+        if not (0 <= row < self.height and 0 <= col < self.width):
             raise OutOfRegionError(
                 f"({x_m:.2f}, {y_m:.2f}) m is outside of the grid, {self.bounds}."
             )
-        return index
+        return math.floor(row), math.floor(col)
 
     def centers(self) -> tuple[np.ndarray, np.ndarray]:
         """Centres of the cells: x_m of the columns, (cols,), and y_m of the rows, (rows,)."""

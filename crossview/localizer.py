@@ -11,7 +11,7 @@ import numpy as np
 
 from crossview.evidence import Nothing
 from crossview.grids import MapGrid, PoseGrid
-from crossview.posterior import Mode, Posterior
+from crossview.posterior import Mode, Posterior, Resolution
 from crossview.rasters import MapRaster
 
 
@@ -22,23 +22,24 @@ class Gallery(Protocol):
         """Log-likelihood that broadcasts to the grid."""
 
 
-class Matcher(Protocol):
-    """Fine knowledge: how a query fits a map at every pose.
+class Matcher(Resolution, Protocol):
+    """Fine knowledge: how a query fits a map at every pose, in cells and headings of its own."""
 
-    Attributes:
-        cell_m: Cells that the matcher votes in.
-        num_headings: Heading bins that it tells apart.
-        reach_m: How far from the camera it looks at the map.
-        scale: The fitted factor that makes its scores log-likelihoods.
-    """
+    @property
+    def reach_m(self) -> float:
+        """How far from the camera it looks at the map."""
 
-    cell_m: float
-    num_headings: int
-    reach_m: float
-    scale: float
+    @property
+    def scale(self) -> float:
+        """The factor that makes its scores log-likelihoods."""
 
     def log_likelihood(
-        self, query: Any, map_raster: MapRaster, grid: PoseGrid, *, headings: np.ndarray | None
+        self,
+        query: Any,
+        map_raster: MapRaster,
+        grid: PoseGrid,
+        *,
+        headings: np.ndarray | None = None,
     ) -> np.ndarray:
         """Log-likelihood on the grid; bins that `headings` does not list are -inf."""
 

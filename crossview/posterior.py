@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, sparse
 
-from crossview import angles
+from crossview import angles, atomic
 from crossview.errors import (
     FrameMismatchError,
     GridMismatchError,
@@ -31,8 +29,14 @@ FORMAT_VERSION = 1
 _BLOCK_CELLS = 4_000_000
 """Cells that are turned to float64 at a time."""
 
-_RING_HEADINGS = 64
-"""Directions that stand for an unknown heading when a distribution without headings moves."""
+_DIRECTIONS_PER_CELL = 2
+"""How densely an arc is filled that a motion of unknown direction sweeps."""
+
+_FEWEST_DIRECTIONS = 16
+"""That stand for a whole circle, however small it is."""
+
+_SMALL_SIGMA = 0.7
+"""Cells below which a Gaussian is not sampled."""
 
 
 _NO_MASS = 1e-6
@@ -42,8 +46,13 @@ _NO_MASS = 1e-6
 class Resolution(Protocol):
     """Anything that says how finely it tells poses apart: every matcher does."""
 
-    cell_m: float
-    num_headings: int
+    @property
+    def cell_m(self) -> float:
+        """Side of a cell."""
+
+    @property
+    def num_headings(self) -> int:
+        """Heading bins."""
 
 
 @dataclass(frozen=True)
@@ -111,25 +120,29 @@ class Posterior:
         Raises:
             ValueError: The file is not one that save wrote.
         """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file:
+            try:
+                archive = np.load(file, allow_pickle=False)
                 header = json.loads(str(archive["header"]))
+                version = header["format_version"]
                 log_mass = archive["log_mass"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
+                frame = LocalFrame(header["lat_deg"], header["lon_deg"])
+                height, width, num_headings = log_mass.shape
+                cells = MapGrid(
+                    frame, header["west_m"], header["north_m"], header["cell_m"], height, width
+                )
+                log_evidence = float(header["log_evidence"])
+            except Exception as error:
+                raise ValueError(
+                    f"{path} is not a saved posterior ({type(error).__name__}: {error}). "
+                    "Write one with Posterior.save."
+                ) from error
+        if version != FORMAT_VERSION:
             raise ValueError(
-                f"{path} is not a saved posterior ({error}). Write one with Posterior.save."
-            ) from error
-        if header.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format version {header.get('format_version')!r} and this version of "
-                f"crossview reads {FORMAT_VERSION}."
+                f"{path} has format version {version!r} and this version of crossview reads "
+                f"{FORMAT_VERSION}."
             )
-        frame = LocalFrame(header["lat_deg"], header["lon_deg"])
-        height, width, num_headings = log_mass.shape
-        cells = MapGrid(frame, header["west_m"], header["north_m"], header["cell_m"], height, width)
-        return cls(PoseGrid(cells, num_headings), log_mass, header["log_evidence"])
+        return cls(PoseGrid(cells, num_headings), log_mass, log_evidence)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an .npz file that holds no pickle; an interrupted write leaves nothing behind."""
@@ -143,15 +156,8 @@ class Posterior:
             "cell_m": cells.cell_m,
             "log_evidence": self.log_evidence,
         }
-        target = Path(path)
-        descriptor, temporary = tempfile.mkstemp(dir=target.parent, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.savez_compressed(file, header=json.dumps(header), log_mass=self.log_mass)
-            Path(temporary).replace(target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, header=json.dumps(header), log_mass=self.log_mass)
 
     # ------------------------------------------------------------- combine
 
@@ -183,16 +189,25 @@ class Posterior:
                 "The evidence excludes every pose of the grid. Check that it and the prior are "
                 "about the same place, or widen the prior."
             )
-        # A large common offset would cost float32 its digits, so it goes around the sum.
-        joint = np.add(self.log_mass, np.subtract(log_likelihood, peak), dtype=np.float32)
-        log_sum = _log_sum_exp(joint, "log-likelihood")
-        if log_sum == -math.inf:
+        joint_peak = max(
+            float(np.max(mass.astype(float) + likelihood))
+            for mass, likelihood in self._blocks_with(log_likelihood)
+        )
+        if joint_peak == -math.inf:
             raise ImpossibleEvidenceError(
                 "The evidence excludes every pose that was still possible. Check that it and the "
                 "prior are about the same place, or widen the prior."
             )
+        # a large common offset would cost float32 its digits
+        joint = np.concatenate(
+            [
+                (mass.astype(float) + likelihood - joint_peak).astype(np.float32)
+                for mass, likelihood in self._blocks_with(log_likelihood)
+            ]
+        )
+        log_sum = _log_sum_exp(joint, "log-likelihood")
         joint -= np.float32(log_sum)
-        return Posterior(self.grid, joint, self.log_evidence + peak + log_sum)
+        return Posterior(self.grid, joint, self.log_evidence + joint_peak + log_sum)
 
     def moved(self, motion: Motion) -> Posterior:
         """The distribution after a motion, on a grid that follows the camera by whole cells.
@@ -207,20 +222,22 @@ class Posterior:
         """
         if motion == Motion():
             return self
-        cell_m = self.grid.map.cell_m
-        right_cells, down_cells = self._displacements(motion)
+        known = self.grid.num_headings > 1
+        right, down = self._displacements(motion)
         peak = float(self.log_mass.max())
         mass = np.exp(self.log_mass.astype(float) - peak)
         weight = mass.sum(axis=(0, 1)) / mass.sum()
-        known = self.grid.num_headings > 1
-        shift_cols = round(float(weight @ right_cells)) if known else 0
-        shift_rows = round(float(weight @ down_cells)) if known else 0
-        moved = _displaced(mass, down_cells - shift_rows, right_cells - shift_cols)
-        if motion.sigma_m > 0:
-            sigma_cells = motion.sigma_m / cell_m
-            moved = ndimage.gaussian_filter(
-                moved, (sigma_cells, sigma_cells, 0), mode="constant", truncate=5.0
-            )
+        shift_cols = round(float(weight @ right.mean(axis=1))) if known else 0
+        shift_rows = round(float(weight @ down.mean(axis=1))) if known else 0
+        moved = np.stack(
+            [
+                _spread(mass[:, :, k], down[k] - shift_rows, right[k] - shift_cols)
+                for k in range(self.grid.num_headings)
+            ],
+            axis=2,
+        )
+        for axis in (0, 1):
+            moved = _blurred(moved, motion.sigma_m / self.grid.map.cell_m, axis, mode="constant")
         if known:
             moved = _turned(moved, motion.turn_deg, motion.sigma_deg)
         grid = PoseGrid(
@@ -291,8 +308,11 @@ class Posterior:
         heading_deg = None
         if self.grid.num_headings > 1:
             heading_deg = float(angles.circular_mean_deg(self.grid.headings_deg, self.heading()))
+        total = position.sum()
         return Pose(
-            float(position.sum(axis=0) @ x_m), float(position.sum(axis=1) @ y_m), heading_deg
+            float(position.sum(axis=0) @ x_m / total),
+            float(position.sum(axis=1) @ y_m / total),
+            heading_deg,
         )
 
     def position_covariance_m2(self) -> np.ndarray:
@@ -354,14 +374,20 @@ class Posterior:
     def log_density(self, pose: Pose) -> float:
         """Natural log of the probability density at a pose, per square metre and degree.
 
-        -inf outside of the grid; where heading is not represented it counts as uniform.
+        -inf outside of the grid. Where the pose or the grid has no heading, that of the position,
+        spread over all headings.
         """
+        cell_m2 = self.grid.map.cell_m**2
         try:
-            row, col, k = self.grid.index_of(pose)
+            row, col = self.grid.map.cell_of(pose.x_m, pose.y_m)
         except OutOfRegionError:
             return -math.inf
+        if pose.heading_deg is None or self.grid.num_headings == 1:
+            log_mass = np.logaddexp.reduce(self.log_mass[row, col].astype(float))
+            return float(log_mass) - math.log(cell_m2 * angles.FULL_TURN_DEG)
+        k = int(angles.bin_of(pose.heading_deg, self.grid.num_headings))
         bin_deg = angles.FULL_TURN_DEG / self.grid.num_headings
-        return float(self.log_mass[row, col, k]) - math.log(self.grid.map.cell_m**2 * bin_deg)
+        return float(self.log_mass[row, col, k]) - math.log(cell_m2 * bin_deg)
 
     def probability_within(self, radius_m: float, x_m: float, y_m: float) -> float:
         """Probability that the camera stands within a distance of a place (by cell centres)."""
@@ -440,11 +466,25 @@ class Posterior:
 
     # ------------------------------------------------------------- private
 
+    def _blocks_with(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Slabs of rows of log_mass, each with the values that belong to it."""
+        values = np.broadcast_to(values, self.grid.shape)
+        return zip(_blocks(self.log_mass), _blocks(values), strict=True)
+
     def _displacements(self, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
-        """Cells to the east and to the south for every heading (for many directions if unknown)."""
-        known = self.grid.num_headings > 1
-        headings_deg = self.grid.headings_deg if known else angles.bin_headings_deg(_RING_HEADINGS)
-        ahead_x, ahead_y = angles.forward(headings_deg)
+        """Cells to the east and to the south for every heading bin, (headings, directions) each.
+
+        A bin is as wide as its share of the circle: where a displacement sweeps more than a cell
+        across it, several directions stand for it. One bin is the whole circle.
+        """
+        num_headings = self.grid.num_headings
+        reach_cells = math.hypot(motion.forward_m, motion.right_m) / self.grid.map.cell_m
+        arc_cells = 2 * math.pi * reach_cells / num_headings
+        fewest = _FEWEST_DIRECTIONS if num_headings == 1 else 1
+        num_directions = max(fewest, math.ceil(_DIRECTIONS_PER_CELL * arc_cells - 1))
+        within = (np.arange(num_directions) + 0.5) / num_directions - 0.5
+        bin_deg = angles.FULL_TURN_DEG / num_headings
+        ahead_x, ahead_y = angles.forward(self.grid.headings_deg[:, None] + bin_deg * within)
         east_m = motion.forward_m * ahead_x + motion.right_m * ahead_y
         north_m = motion.forward_m * ahead_y - motion.right_m * ahead_x
         return east_m / self.grid.map.cell_m, -north_m / self.grid.map.cell_m
@@ -468,23 +508,25 @@ class _Square(NamedTuple):
     right: int
 
 
-def _displaced(mass: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Every heading's slice shifted by its own fraction of cells; what leaves the grid is lost.
-
-    With one slice and many displacements, their mean.
-    """
-    if mass.shape[2] == down.size:
-        return np.stack(
-            [_shifted(mass[:, :, k], down[k], right[k]) for k in range(down.size)], axis=2
+def _spread(values: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The mean of (rows, cols) values shifted by several displacements; what leaves is lost."""
+    spread = np.zeros_like(values)
+    for rows, cols in zip(down, right, strict=True):
+        spread += ndimage.shift(
+            values, (rows, cols), order=1, mode="grid-constant", cval=0.0, prefilter=False
         )
-    ring = [_shifted(mass[:, :, 0], down[k], right[k]) for k in range(down.size)]
-    return np.mean(ring, axis=0)[:, :, None]
+    return spread / down.size
 
 
-def _shifted(values: np.ndarray, down: float, right: float) -> np.ndarray:
-    return ndimage.shift(
-        values, (down, right), order=1, mode="grid-constant", cval=0.0, prefilter=False
-    )
+def _blurred(mass: np.ndarray, sigma: float, axis: int, *, mode: str) -> np.ndarray:
+    """Mass convolved with a normal distribution of this many cells along one axis."""
+    if sigma == 0:
+        return mass
+    if sigma < _SMALL_SIGMA:
+        # a sampled Gaussian of a fraction of a cell is one spike; three taps keep its variance
+        kernel = np.array([sigma**2 / 2, 1 - sigma**2, sigma**2 / 2])
+        return ndimage.convolve1d(mass, kernel, axis=axis, mode=mode, cval=0.0)
+    return ndimage.gaussian_filter1d(mass, sigma, axis=axis, mode=mode, cval=0.0, truncate=5.0)
 
 
 def _turned(mass: np.ndarray, turn_deg: float, sigma_deg: float) -> np.ndarray:
@@ -495,9 +537,7 @@ def _turned(mass: np.ndarray, turn_deg: float, sigma_deg: float) -> np.ndarray:
     turned = (1 - part) * np.roll(mass, whole, axis=2)
     if part:
         turned += part * np.roll(mass, whole + 1, axis=2)
-    if sigma_deg > 0:
-        turned = ndimage.gaussian_filter1d(turned, sigma_deg / bin_deg, axis=2, mode="wrap")
-    return turned
+    return _blurred(turned, sigma_deg / bin_deg, 2, mode="wrap")
 
 
 def _overlap(offset: float, size: float, num_from: int, num_to: int) -> sparse.csr_array:

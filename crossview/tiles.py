@@ -16,6 +16,9 @@ ECCENTRICITY_SQUARED = 0.0066943799901413165
 
 MAX_ZOOM = 30
 
+_POSITION_NOISE = 1e-14
+"""Of a position as a share of the world, in float64."""
+
 
 class GeoBounds(NamedTuple):
     """A box on the globe, degrees; each field a number or an array."""
@@ -36,7 +39,8 @@ def tile(
     num_tiles = _num_tiles(zoom)
     x, y = position(lat_deg, lon_deg, zoom)
     # floating-point noise must not lift a place on a tile's edge into the tile before it
-    column, row = np.floor(x + 1e-9), np.floor(y + 1e-9)
+    slack = _POSITION_NOISE * num_tiles
+    column, row = np.floor(x + slack), np.floor(y + slack)
     return (
         np.clip(column, 0, num_tiles - 1).astype(np.int64),
         np.clip(row, 0, num_tiles - 1).astype(np.int64),
@@ -50,8 +54,11 @@ def position(
     num_tiles = _num_tiles(zoom)
     lat_deg = np.asarray(lat_deg, dtype=float)
     lon_deg = np.asarray(lon_deg, dtype=float)
-    if np.any(np.abs(lat_deg) > 90) or not np.all(np.isfinite(lat_deg + lon_deg)):
-        raise ValueError(f"Latitudes must be within -90..90 degrees, got {lat_deg}.")
+    if not (np.all(np.abs(lat_deg) <= 90) and np.all(np.abs(lon_deg) <= 180)):
+        raise ValueError(
+            f"Expected latitudes within -90..90 and longitudes within -180..180 degrees, got "
+            f"{lat_deg} and {lon_deg}."
+        )
     sin_lat = np.sin(np.deg2rad(np.clip(lat_deg, -MAX_LAT_DEG, MAX_LAT_DEG)))
     x = (lon_deg + 180.0) / 360.0 * num_tiles
     y = (0.5 - np.arctanh(sin_lat) / (2 * np.pi)) * num_tiles

@@ -1,0 +1,165 @@
+"""One photo answered for a person: search, files and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from crossview import atomic, export, plots
+from crossview.errors import MissingLocationError, VolumeTooLargeError
+from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
+from crossview.frames import Fix, LocalFrame, Pose
+from crossview.grids import MapGrid
+from crossview.localizer import Localization, Localizer
+from crossview.photos import Panorama, Photo, Rig
+from crossview.rasters import MapRaster
+from crossview.semantic import SemanticMatcher
+
+MAX_SIDE_PX = 1600
+"""Photos are read at this size: the network looks at a smaller one still."""
+
+MIN_PROBABILITY = 0.5
+"""An answer that is less probable than this to be within 5 m is no answer."""
+
+MAX_RADIUS_M = 250.0
+"""Largest disc that is searched without a gallery: a volume of half a gigabyte at 0.5 m."""
+
+_WINDOW_MARGIN_M = 2.0
+_PICTURE_MARGIN_M = 10.0
+_PICTURE_INCHES = 8.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where a photo was taken, ready to be written.
+
+    Args:
+        localization: The posterior.
+        maps: The map that it was found on.
+        provenance: Who must be named where the answer is shown.
+        truth: Where the camera really stood, if that is known.
+    """
+
+    localization: Localization
+    maps: Callable[[MapGrid], MapRaster]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    truth: Pose | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the probability of being within 5 m is high enough to count as an answer."""
+        return self.localization.probability_within(5.0) >= MIN_PROBABILITY
+
+    def summary(self) -> str:
+        """The answer in a few lines: place, heading, how sure."""
+        best = self.localization.best
+        pose = best.mode()
+        place = best.grid.map.frame.geo_pose(pose)
+        std_deg = best.heading_std_deg()
+        heading = (
+            "unknown"
+            if place.heading_deg is None
+            else f"{place.heading_deg:.1f} deg clockwise from true north (std {std_deg:.1f} deg)"
+        )
+        return "\n".join(
+            [
+                f"answer: {'ok' if self.is_certain else 'no answer (too uncertain)'}",
+                f"lat, lon: {place.lat_deg:.7f}, {place.lon_deg:.7f}",
+                f"heading: {heading}",
+                f"probability within 5 m: {self.localization.probability_within(5.0):.3f}",
+                f"probability elsewhere: {self.localization.probability_elsewhere:.3f}",
+            ]
+        )
+
+    def write(self, folder: Path, *, name: str) -> dict[str, Any]:
+        """Write NAME.geojson, NAME.tif and NAME.png into a folder.
+
+        Returns:
+            The GeoJSON.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        export.to_geotiff(self.localization, folder / f"{name}.tif", provenance=self.provenance)
+        self._write_heatmap(folder / f"{name}.png")
+        return export.to_geojson(
+            self.localization,
+            folder / f"{name}.geojson",
+            query_id=name,
+            min_probability=MIN_PROBABILITY,
+            provenance=self.provenance,
+        )
+
+    def _write_heatmap(self, path: Path) -> None:
+        from matplotlib.figure import Figure
+
+        best = self.localization.best
+        background = self.maps(best.grid.map.padded(_PICTURE_MARGIN_M))
+        figure = Figure(figsize=(_PICTURE_INCHES, _PICTURE_INCHES), layout="constrained")
+        plots.heatmap(
+            self.localization, figure.add_subplot(), background=background, truth=self.truth
+        )
+        with atomic.replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def localize_photo(
+    query: Photo | Panorama | Rig,
+    maps: Callable[[MapGrid], MapRaster],
+    matcher: SemanticMatcher,
+    *,
+    place: Fix,
+    radius_m: float,
+    heading_deg: float | None = None,
+    compass_sigma_deg: float | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Answer:
+    """Search a disc around a rough place for the pose of a photo.
+
+    Args:
+        query: The photo.
+        maps: Cuts the map.
+        matcher: Compares photo and map.
+        place: The centre of the disc. Where compass_sigma_deg asks for a compass and heading_deg
+            does not say, a panorama's own heading serves, or the place's from true north.
+        radius_m: Radius of the disc.
+        heading_deg: What a compass says, from true north; None searches all headings.
+        compass_sigma_deg: Standard deviation of the compass.
+        provenance: Who must be named where the answer is shown.
+    """
+    frame = LocalFrame(place.lat_deg, place.lon_deg)
+    if heading_deg is None and compass_sigma_deg is not None:
+        heading_deg = _compass_of(query, place)
+    prior = prior_within(
+        frame,
+        0.0,
+        0.0,
+        radius_m=radius_m,
+        like=matcher,
+        heading_deg=heading_deg,
+        compass_sigma_deg=compass_sigma_deg or DEFAULT_COMPASS_SIGMA_DEG,
+    )
+    if radius_m > MAX_RADIUS_M:
+        raise VolumeTooLargeError(
+            f"A disc of {radius_m:.0f} m is searched at every pose, which takes memory for at most "
+            f"{MAX_RADIUS_M:.0f} m. Give a smaller radius_m."
+        )
+    localizer = Localizer(maps, matcher, window_radius_m=radius_m + _WINDOW_MARGIN_M)
+    localization = localizer.localize(matcher.observe(query), prior)
+    return Answer(localization, maps, provenance or {})
+
+
+def _compass_of(query: Photo | Panorama | Rig, place: Fix) -> float:
+    if isinstance(query, Panorama) and query.heading_deg is not None:
+        return query.heading_deg
+    if place.heading_deg is None:
+        raise MissingLocationError(
+            "compass_sigma_deg asks for a compass, and neither the photo nor heading_deg gives a "
+            "heading. Give --heading-deg, or leave out --compass-sigma-deg."
+        )
+    if place.heading_reference == "magnetic":
+        raise MissingLocationError(
+            f"The photo's compass says {place.heading_deg:.1f} deg from *magnetic* north. Add the "
+            "declination of its place and give the sum as --heading-deg."
+        )
+    return place.heading_deg

@@ -1,0 +1,64 @@
+"""The command line: each command parses, calls one public function, and writes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from crossview import __version__
+from crossview.errors import CrossviewError
+
+COMMANDS = {
+    "demo": ("crossview.cli.demo", "Localize a photo of a made-up town; needs no data."),
+    "evaluate": ("crossview.cli.evaluate", "Measure a matcher on a dataset with known poses."),
+    "localize": ("crossview.cli.localize", "Where was this photo taken?"),
+    "show": ("crossview.cli.show", "Pictures of how a matcher sees one place of a dataset."),
+}
+"""Where each command lives and what it does: `crossview --help` imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names, in alphabetical order."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(COMMANDS[cmd_name][0]).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of `--help`, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a mistake of the user's ends in one line instead of a traceback."""
+        try:
+            return super().invoke(ctx)
+        except (CrossviewError, OSError, ValueError) as error:
+            logging.getLogger(__name__).info("Where it happened:", exc_info=error)
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(__version__, prog_name="crossview")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens, on stderr.")
+def main(verbose: bool) -> None:
+    """Cross-view geo-localization: where exactly a photo was taken, and how sure that is.
+
+    Data goes to stdout, words to stderr.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        force=True,
+    )

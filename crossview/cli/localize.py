@@ -1,0 +1,135 @@
+"""`crossview localize`: a photo, a map and a rough place in; a pose with its uncertainty out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from crossview.cli import options
+
+
+@click.command()
+@click.argument("photo", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--map",
+    "map_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="OpenStreetMap extract (.osm, .osm.gz, .osm.bz2, .pbf) or building footprints.",
+)
+@options.out
+@options.weights
+@options.class_image
+@options.matcher
+@click.option("--lat", "lat_deg", type=click.FloatRange(-90, 90), help="Centre of the search.")
+@click.option("--lon", "lon_deg", type=click.FloatRange(-180, 180), help="Centre of the search.")
+@click.option(
+    "--radius-m",
+    type=click.FloatRange(min=0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="Radius of the search around --lat --lon, or around the photo's own position.",
+)
+@click.option("--heading-deg", type=float, help="Compass heading from true north, clockwise.")
+@options.compass_sigma_deg
+@click.option(
+    "--focal-px",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Focal length in pixels of the full-size photo, where its EXIF does not say.",
+)
+@click.option("--pitch-deg", type=float, default=0.0, show_default=True, help="Up is positive.")
+@click.option(
+    "--roll-deg", type=float, default=0.0, show_default=True, help="Right side down is positive."
+)
+@click.option(
+    "--height-m",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.6,
+    show_default=True,
+    help="Of the camera above the street.",
+)
+@click.option("--panorama", is_flag=True, help="The photo is a 360 degree panorama.")
+@click.option("--ignore-gps", is_flag=True, help="Do not use the photo's own position.")
+@click.option(
+    "--max-megapixels",
+    type=click.FloatRange(min=0, min_open=True),
+    default=200.0,
+    show_default=True,
+    help="Refuse larger images.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the GeoJSON instead of a summary.")
+def command(
+    photo: Path,
+    map_path: Path,
+    out: Path,
+    weights: Path | None,
+    class_image: bool,
+    matcher: str,  # noqa: ARG001 - there is one so far
+    lat_deg: float | None,
+    lon_deg: float | None,
+    radius_m: float,
+    heading_deg: float | None,
+    compass_sigma_deg: float | None,
+    focal_px: float | None,
+    pitch_deg: float,
+    roll_deg: float,
+    height_m: float,
+    panorama: bool,
+    ignore_gps: bool,
+    max_megapixels: float,
+    as_json: bool,
+) -> None:
+    """Where was PHOTO taken, and which way did it look?
+
+    Writes OUT/NAME.geojson (best pose, other modes, credible regions), OUT/NAME.tif (probability
+    of every cell) and OUT/NAME.png (heat map), and prints the answer.
+    """
+    from crossview import answers, photos
+    from crossview.frames import Fix
+    from crossview.semantic import SemanticMatcher
+    from crossview.vectors import VectorMap
+
+    if (lat_deg is None) != (lon_deg is None):
+        raise click.UsageError("Give --lat and --lon together, or neither.")
+    max_pixels = round(max_megapixels * 1e6)
+    query: photos.Photo | photos.Panorama
+    if panorama:
+        query = photos.read_panorama(
+            photo,
+            heading_deg=heading_deg,
+            height_m=height_m,
+            ignore_gps=ignore_gps,
+            max_side_px=answers.MAX_SIDE_PX,
+            max_pixels=max_pixels,
+        )
+    else:
+        query = photos.read_photo(
+            photo,
+            focal_px=focal_px,
+            roll_deg=roll_deg,
+            pitch_deg=pitch_deg,
+            height_m=height_m,
+            ignore_gps=ignore_gps,
+            max_side_px=answers.MAX_SIDE_PX,
+            max_pixels=max_pixels,
+        )
+    if lat_deg is None or lon_deg is None:
+        place = photos.require_fix(query, photo.name)
+    elif query.fix is None:
+        place = Fix(lat_deg, lon_deg)
+    else:
+        place = replace(query.fix, lat_deg=lat_deg, lon_deg=lon_deg)
+    answer = answers.localize_photo(
+        query,
+        VectorMap.read(map_path),
+        SemanticMatcher(options.segmenter(weights, class_image=class_image)),
+        place=place,
+        radius_m=radius_m,
+        heading_deg=heading_deg,
+        compass_sigma_deg=compass_sigma_deg,
+    )
+    geojson = answer.write(out, name=photo.stem)
+    click.echo(json.dumps(geojson) if as_json else answer.summary())

@@ -1,0 +1,86 @@
+"""Map features in one table, whatever file they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossview.tiles import GeoBounds
+
+if TYPE_CHECKING:
+    import geopandas
+
+COLUMNS = ("osm_type", "osm_id", "kind", "tags", "height_m", "min_height_m", "geometry")
+
+
+@dataclass(frozen=True, eq=False)
+class MapFeatures:
+    """What a map file holds, whatever its format.
+
+    Args:
+        table: A GeoDataFrame in EPSG:4326 with the columns `osm_type` ("node", "way", "relation"
+            or "footprint"), `osm_id`, `kind` ("area", "line" or "point"), `tags` (dict),
+            `height_m` (NaN where not known), `min_height_m` (of the underside; 0 on the ground)
+            and `geometry`. Areas are valid polygons with their holes.
+        extent: The box that the file maps completely.
+        source: Where it came from, for messages.
+        surveyed: Classes whose absence means absence; None for all that a legend has.
+        skipped: What could not be used, and how often.
+    """
+
+    table: geopandas.GeoDataFrame
+    extent: GeoBounds
+    source: str
+    surveyed: frozenset[str] | None = None
+    skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        missing = [name for name in COLUMNS if name not in self.table.columns]
+        if missing:
+            raise ValueError(
+                f"The table of {self.source} lacks {', '.join(missing)}; expected the columns "
+                f"{', '.join(COLUMNS)}."
+            )
+        if self.table.crs is None or self.table.crs.to_epsg() != 4326:
+            raise ValueError(
+                f"The table of {self.source} is in {self.table.crs}; expected EPSG:4326, longitude "
+                "first. Convert it with to_crs."
+            )
+
+
+@dataclass
+class Feature:
+    """A row of the table while it is being put together; fields as there."""
+
+    osm_type: str
+    osm_id: int
+    kind: str
+    tags: dict[str, str]
+    geometry: Any
+    height_m: float = np.nan
+    min_height_m: float = 0.0
+
+
+def feature_table(features: Sequence[Feature]) -> geopandas.GeoDataFrame:
+    """The rows as a table in EPSG:4326."""
+    import geopandas
+
+    columns = {name: [getattr(feature, name) for feature in features] for name in COLUMNS}
+    return geopandas.GeoDataFrame(columns, crs="EPSG:4326")
+
+
+def repaired(polygons: Any) -> np.ndarray:
+    """Valid polygons; the lines and points that collapsed parts leave are dropped."""
+    import shapely
+
+    polygons = np.array(polygons, dtype=object)
+    is_invalid = ~shapely.is_valid(polygons)
+    polygons[is_invalid] = shapely.make_valid(
+        polygons[is_invalid], method="structure", keep_collapsed=False
+    )
+    polygons[shapely.get_dimensions(polygons) != 2] = shapely.Polygon()
+    return polygons

@@ -1,0 +1,1 @@
+"""Published checkpoints, one module each: their names and layouts to our weights."""

@@ -1,0 +1,375 @@
+"""Reading OpenStreetMap files (XML and PBF) as map features."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossview import tags as osm_tags
+from crossview.errors import MapError
+from crossview.features import Feature, MapFeatures, feature_table, repaired
+from crossview.legends import CROSSVIEW, MAP_KEYS
+from crossview.tiles import GeoBounds
+
+if TYPE_CHECKING:
+    import geopandas
+
+SUFFIXES = (".osm", ".osm.gz", ".osm.bz2", ".pbf")
+
+MAX_EXTENT_FEATURE_DEG = 0.005
+"""Features larger than this (about 500 m) stick out of extracts and say nothing of their extent."""
+
+_Position = tuple[float, float]
+
+_log = logging.getLogger(__name__)
+
+
+def read_osm(path: str | Path) -> MapFeatures:
+    """The features of an OpenStreetMap file: .osm, .osm.gz, .osm.bz2 or .pbf.
+
+    Only features with a key that some legend uses are kept. A closed way is an area or a line by
+    the rules of the `crossview` legend. A multipolygon relation is an area by the even-odd rule,
+    whatever roles its members claim; one without tags of its own takes those of its outer ways
+    (as maps until 2017 meant it). Outer ways that only repeat the relation's tags are left out:
+    they would fill its holes.
+
+    Tolerated, counted in `skipped` and logged: ways that refer to nodes outside of the file (a
+    line is cut at the gap, an area dropped), relations whose rings do not close, things that
+    collapse to nothing. Crossing rings are repaired. Nodes may come after ways, and ids may be
+    negative.
+
+    The extent is the one that the file's header states, else the box around all features smaller
+    than 500 m.
+
+    Raises:
+        MapError: The file is missing, broken or empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MapError(f"There is no map file {path}.")
+    with _explained(path):
+        relations = _multipolygons(path)
+        members = {ref for relation in relations for ref in relation.members}
+        points, ways = _points_and_ways(path, members)
+        _find_late_nodes(path, ways)
+        stated_extent = _stated_extent(path)
+    skipped: Counter[str] = Counter()
+    features = _area_and_line_features(ways, relations, skipped) + points
+    if not features:
+        raise MapError(
+            f"{path} holds no map feature (no building, road, water, ...). Export the area again, "
+            "with its ways and nodes."
+        )
+    if skipped:
+        counts = ", ".join(f"{number} {what}" for what, number in skipped.items())
+        _log.warning("%s: left out, or cut: %s.", path, counts)
+    table = feature_table(features)
+    return MapFeatures(
+        table, stated_extent or _extent(table), str(path), skipped=MappingProxyType(dict(skipped))
+    )
+
+
+@dataclass
+class _Way:
+    """A way while it is being put together.
+
+    Args:
+        osm_id: Its id.
+        tags: Its tags.
+        is_closed: Whether it ends at the node where it starts.
+        positions: (longitude, latitude) of its nodes; None where a node is not known.
+        refs: Ids of its nodes; empty where nobody needs them.
+    """
+
+    osm_id: int
+    tags: dict[str, str]
+    is_closed: bool
+    positions: list[_Position | None]
+    refs: list[int]
+
+    @property
+    def is_complete(self) -> bool:
+        return None not in self.positions
+
+    @property
+    def is_feature(self) -> bool:
+        return not MAP_KEYS.isdisjoint(self.tags)
+
+    @property
+    def known_positions(self) -> list[_Position]:
+        return [position for position in self.positions if position is not None]
+
+
+@dataclass
+class _Relation:
+    """A multipolygon relation: its tags, and the role of each member way."""
+
+    osm_id: int
+    tags: dict[str, str]
+    members: dict[int, str]
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # whatever libosmium has to say
+        raise MapError(
+            f"{path} cannot be read as OpenStreetMap data ({error}). Expected a complete file "
+            f"whose name ends in {', '.join(SUFFIXES)}; if it was downloaded, download it again."
+        ) from error
+
+
+def _multipolygons(path: Path) -> list[_Relation]:
+    import osmium
+
+    relations = []
+    relation: Any
+    for relation in osmium.FileProcessor(str(path), osmium.osm.RELATION):
+        tags = dict(relation.tags)
+        if not relation.deleted and tags.get("type") == "multipolygon":
+            members = {m.ref: m.role for m in relation.members if m.type == "w"}
+            relations.append(_Relation(relation.id, tags, members))
+    return relations
+
+
+def _points_and_ways(path: Path, members: set[int]) -> tuple[list[Feature], dict[int, _Way]]:
+    """Points, and the ways that are features or members of relations."""
+    import osmium
+    import shapely
+
+    points, ways = [], {}
+    of_interest = osmium.filter.KeyFilter(*MAP_KEYS)
+    of_interest.enable_for(osmium.osm.NODE)
+    processor = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY)
+    element: Any
+    for element in processor.with_locations("flex_mem").with_filter(of_interest):
+        if element.deleted:
+            continue
+        tags = dict(element.tags)
+        if element.is_node():
+            if element.location.valid():
+                point = shapely.Point(element.lon, element.lat)
+                points.append(Feature("node", element.id, "point", tags, point))
+        elif element.id in members or not MAP_KEYS.isdisjoint(tags):
+            ways[element.id] = _way(element, tags, needs_refs=element.id in members)
+    return points, ways
+
+
+def _way(way: Any, tags: dict[str, str], *, needs_refs: bool) -> _Way:
+    import osmium
+
+    positions: list[_Position | None]
+    try:
+        positions = [(node.lon, node.lat) for node in way.nodes]
+    except osmium.InvalidLocationError:
+        positions = [(n.lon, n.lat) if n.location.valid() else None for n in way.nodes]
+        needs_refs = True
+    is_closed = len(positions) >= 4 and way.is_closed()
+    refs = [node.ref for node in way.nodes] if needs_refs else []
+    return _Way(way.id, tags, is_closed, positions, refs)
+
+
+def _find_late_nodes(path: Path, ways: Mapping[int, _Way]) -> None:
+    """Fill in what the streaming reader misses: nodes after the ways, and with negative ids."""
+    import osmium
+
+    incomplete = [way for way in ways.values() if not way.is_complete]
+    if not incomplete:
+        return
+    wanted = {ref for way in incomplete for ref in way.refs}
+    found: dict[int, _Position] = {}
+    node: Any
+    for node in osmium.FileProcessor(str(path), osmium.osm.NODE):
+        if node.id in wanted and node.location.valid():
+            found[node.id] = (node.lon, node.lat)
+    for way in incomplete:
+        way.positions = [found.get(ref) for ref in way.refs]
+
+
+def _stated_extent(path: Path) -> GeoBounds | None:
+    import osmium
+
+    with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+        box = reader.header().box()
+    if not box.valid():
+        return None
+    low, high = box.bottom_left, box.top_right
+    return GeoBounds(low.lon, low.lat, high.lon, high.lat)
+
+
+def _extent(table: geopandas.GeoDataFrame) -> GeoBounds:
+    bounds = table.bounds.to_numpy()
+    size_deg = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+    is_small = size_deg <= max(MAX_EXTENT_FEATURE_DEG, size_deg.min())
+    west, south = bounds[is_small, :2].min(axis=0)
+    east, north = bounds[is_small, 2:].max(axis=0)
+    return GeoBounds(float(west), float(south), float(east), float(north))
+
+
+def _area_and_line_features(
+    ways: Mapping[int, _Way], relations: Iterable[_Relation], skipped: Counter[str]
+) -> list[Feature]:
+    areas, lines = [], []
+    replaced: set[int] = set()
+    for relation in relations:
+        area = _relation_area(relation, ways, skipped)
+        if area is not None:
+            areas.append(area)
+            replaced.update(_repeated_ways(relation, area.tags, ways))
+    rings = []
+    for way in ways.values():
+        if not way.is_feature or way.osm_id in replaced:
+            continue
+        skipped["ways with missing nodes"] += not way.is_complete
+        if not (way.is_closed and CROSSVIEW.is_area(way.tags)):
+            line = _line(way, skipped)
+            lines += [] if line is None else [line]
+        elif way.is_complete:
+            rings.append(way)
+    areas += _ring_areas(rings)
+    for area, polygon in zip(areas, repaired([a.geometry for a in areas]), strict=True):
+        area.geometry = polygon
+        area.height_m = osm_tags.height_m(area.tags)
+        area.min_height_m = osm_tags.min_height_m(area.tags)
+    remaining = [area for area in areas if not area.geometry.is_empty]
+    skipped["collapsed areas"] += len(areas) - len(remaining)
+    for what in [what for what, number in skipped.items() if not number]:
+        del skipped[what]
+    return remaining + lines
+
+
+def _line(way: _Way, skipped: Counter[str]) -> Feature | None:
+    import shapely
+
+    runs = [run for run in _runs(way.positions) if len(set(run)) >= 2]
+    if not runs:
+        skipped["ways of less than two places"] += way.is_complete
+        return None
+    lines = [shapely.LineString(run) for run in runs]
+    geometry = lines[0] if len(lines) == 1 else shapely.MultiLineString(lines)
+    return Feature("way", way.osm_id, "line", way.tags, geometry)
+
+
+def _runs(positions: Sequence[_Position | None]) -> Iterator[list[_Position]]:
+    """Stretches without a gap: a line is never drawn across a missing node."""
+    run: list[_Position] = []
+    for position in positions:
+        if position is None:
+            yield run
+            run = []
+        else:
+            run.append(position)
+    yield run
+
+
+def _ring_areas(ways: Sequence[_Way]) -> list[Feature]:
+    """Areas of closed, complete ways."""
+    import shapely
+
+    if not ways:
+        return []
+    coordinates = np.concatenate([np.array(way.positions, dtype=float) for way in ways])
+    owner = np.repeat(np.arange(len(ways)), [len(way.positions) for way in ways])
+    polygons: Any = shapely.polygons(shapely.linearrings(coordinates, indices=owner))
+    return [
+        Feature("way", way.osm_id, "area", way.tags, polygon)
+        for way, polygon in zip(ways, polygons, strict=True)
+    ]
+
+
+def _relation_area(
+    relation: _Relation, ways: Mapping[int, _Way], skipped: Counter[str]
+) -> Feature | None:
+    tags = relation.tags
+    if MAP_KEYS.isdisjoint(tags):
+        tags = {**_tags_of_outer_ways(relation, ways), **tags}
+        if MAP_KEYS.isdisjoint(tags):
+            return None
+    members = [ways[ref] for ref in relation.members if ref in ways]
+    rings, all_closed = _rings([way for way in members if way.is_complete])
+    all_there = len(members) == len(relation.members) and all(way.is_complete for way in members)
+    skipped["relations with open rings or missing members"] += not (all_closed and all_there)
+    if not rings:
+        return None
+    return Feature("relation", relation.osm_id, "area", tags, _even_odd(rings))
+
+
+def _outer_ways(relation: _Relation, ways: Mapping[int, _Way]) -> list[_Way]:
+    return [ways[ref] for ref, role in relation.members.items() if role != "inner" and ref in ways]
+
+
+def _tags_of_outer_ways(relation: _Relation, ways: Mapping[int, _Way]) -> dict[str, str]:
+    """What all outer ways that are features agree on."""
+    tagged = [set(way.tags.items()) for way in _outer_ways(relation, ways) if way.is_feature]
+    return dict(set.intersection(*tagged)) if tagged else {}
+
+
+def _repeated_ways(
+    relation: _Relation, tags: Mapping[str, str], ways: Mapping[int, _Way]
+) -> Iterator[int]:
+    """Closed outer ways whose own tags only repeat what the relation says."""
+    for way in _outer_ways(relation, ways):
+        own = {key: value for key, value in way.tags.items() if key in MAP_KEYS}
+        if own and way.is_closed and own.items() <= tags.items():
+            yield way.osm_id
+
+
+def _rings(ways: Iterable[_Way]) -> tuple[list[list[_Position]], bool]:
+    """Closed rings made of ways, and whether every way found its place in one.
+
+    Where more than two ends meet in a node any choice will do: by the even-odd rule, every walk
+    over the same edges bounds the same area.
+    """
+    rings: list[list[_Position]] = []
+    open_ways: dict[int, _Way] = {}
+    at_node = defaultdict(list)
+    for way in ways:
+        if way.is_closed:
+            rings.append(way.known_positions)
+        elif len(way.refs) >= 2:
+            open_ways[way.osm_id] = way
+            at_node[way.refs[0]].append(way.osm_id)
+            at_node[way.refs[-1]].append(way.osm_id)
+    all_closed = True
+    while open_ways:
+        _, way = open_ways.popitem()
+        ring, start, end = way.known_positions, way.refs[0], way.refs[-1]
+        while end != start:
+            following = next((i for i in at_node[end] if i in open_ways), None)
+            if following is None:
+                break
+            way = open_ways.pop(following)
+            is_forward = way.refs[0] == end
+            ring += way.known_positions[1:] if is_forward else way.known_positions[-2::-1]
+            end = way.refs[-1] if is_forward else way.refs[0]
+        if end == start and len(ring) >= 4:
+            rings.append(ring)
+        else:
+            all_closed = False
+    return rings, all_closed
+
+
+def _even_odd(rings: Sequence[Sequence[_Position]]) -> Any:
+    """The area that lies inside of an odd number of rings."""
+    import shapely
+
+    largest, *others = sorted(map(shapely.Polygon, rings), key=lambda polygon: -polygon.area)
+    with_holes = shapely.Polygon(largest.exterior, [hole.exterior for hole in others])
+    if with_holes.is_valid:
+        return with_holes
+    side_by_side = shapely.MultiPolygon([largest, *others])
+    if side_by_side.is_valid:
+        return side_by_side
+    area, *polygons = repaired([largest, *others])
+    for polygon in polygons:
+        area = shapely.symmetric_difference(area, polygon)
+    return area

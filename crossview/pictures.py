@@ -1,0 +1,117 @@
+"""How a matcher sees one station of a dataset, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossview import atomic, plots
+from crossview.errors import ManifestError
+from crossview.frames import LocalFrame
+from crossview.grids import MapGrid
+from crossview.manifest import Manifest
+from crossview.photos import Photo
+from crossview.pose_evaluation import PriorRule, queries, trial
+from crossview.semantic import SemanticMatcher, upright_images
+from crossview.vectors import VectorMap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_SIZE_INCHES = (9.0, 9.0)
+_MARGIN_M = 10.0
+_SIGHT_M = 80.0
+"""How far from the camera buildings are drawn on photos."""
+
+
+def draw_station(
+    manifest: Manifest,
+    station_id: str,
+    matcher: SemanticMatcher,
+    maps: Mapping[str, VectorMap],
+    *,
+    rule: PriorRule,
+    out: Path,
+) -> list[Path]:
+    """Draw a station's photos with projected footprints, classes, view from above, map, heat map.
+
+    Args:
+        manifest: The dataset.
+        station_id: One of its stations, with a known pose.
+        matcher: What is looked at.
+        maps: The map of every region.
+        rule: How rough the prior of the heat map is.
+        out: Folder to write into; made where it is not there.
+
+    Returns:
+        The PNG files.
+    """
+    found = [query for query in queries(manifest) if query.name == station_id]
+    if not found:
+        known = [query.name for query in queries(manifest)]
+        raise ManifestError(
+            f"{manifest.name} has no station {station_id!r} with a pose. It has "
+            f"{', '.join(known[:8])}{' ...' if len(known) > 8 else ''}."
+        )
+    (query,) = found
+    frame, vector_map = manifest.frame(query.region), maps[query.region]
+    (station,) = (s for s in manifest.stations() if s.station_id == station_id)
+    out.mkdir(parents=True, exist_ok=True)
+    canvas = _Canvas(out)
+    for view_id, (image, _) in zip(
+        station.view_ids, upright_images(manifest.rig(station_id)), strict=False
+    ):
+        pose = manifest.pose(view_id)
+        probabilities = matcher.segmenter(image.image)
+        plots.segmentation(
+            image.image, probabilities, matcher.segmenter.classes, canvas.axes(f"{view_id}-classes")
+        )
+        if isinstance(image, Photo) and pose is not None:
+            around = _grid_around(frame, pose.x_m, pose.y_m)
+            buildings = vector_map.buildings(around)
+            plots.footprints_on_photo(
+                image,
+                list(zip(buildings.geometry, buildings["height_m"], strict=True)),
+                pose,
+                canvas.axes(f"{view_id}-footprints"),
+            )
+    view = matcher.observe(query.read())
+    plots.birdseye(view, canvas.axes("birdseye"))
+    answer = trial(query, view, frame, matcher, vector_map, rule=rule)
+    background = vector_map(answer.localization.best.grid.map.padded(_MARGIN_M))
+    plots.map_raster(background, canvas.axes("map"))
+    plots.heatmap(
+        answer.localization, canvas.axes("heatmap"), background=background, truth=query.truth
+    )
+    return canvas.write()
+
+
+def _grid_around(frame: LocalFrame, x_m: float, y_m: float) -> MapGrid:
+    return MapGrid.around(frame, x_m, y_m, radius_m=_SIGHT_M, cell_m=1.0)
+
+
+class _Canvas:
+    """Figures by file name, written at the end."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._figures: dict[str, Figure] = {}
+
+    def axes(self, name: str) -> Axes:
+        """The axes of a new figure."""
+        from matplotlib.figure import Figure
+
+        self._figures[name] = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        return self._figures[name].add_subplot()
+
+    def write(self) -> list[Path]:
+        """Write every figure as NAME.png."""
+        paths = []
+        for name, figure in self._figures.items():
+            path = self._out / f"{name}.png"
+            with atomic.replacing(path) as temporary:
+                figure.savefig(temporary, dpi=110)
+            paths.append(path)
+        return paths

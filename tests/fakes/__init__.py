@@ -1,0 +1,1 @@
+"""Generators of small made-up files in other people's layouts."""
