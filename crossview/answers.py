@@ -27,8 +27,7 @@ MAX_RADIUS_M = 250.0
 """Largest disc that is searched without a gallery: a volume of half a gigabyte at 0.5 m."""
 
 _WINDOW_MARGIN_M = 2.0
-_PICTURE_MARGIN_M = 10.0
-_PICTURE_INCHES = 8.0
+_PICTURE_INCHES = (10.0, 8.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Answer:
     Args:
         localization: The posterior.
         maps: The map that it was found on.
-        provenance: Who must be named where the answer is shown.
+        provenance: Where map and photo come from; "attribution" is drawn on pictures.
         truth: Where the camera really stood, if that is known.
     """
 
@@ -93,11 +92,13 @@ class Answer:
     def _write_heatmap(self, path: Path) -> None:
         from matplotlib.figure import Figure
 
-        best = self.localization.best
-        background = self.maps(best.grid.map.padded(_PICTURE_MARGIN_M))
-        figure = Figure(figsize=(_PICTURE_INCHES, _PICTURE_INCHES), layout="constrained")
+        figure = Figure(figsize=_PICTURE_INCHES, layout="constrained")
         plots.heatmap(
-            self.localization, figure.add_subplot(), background=background, truth=self.truth
+            self.localization,
+            figure.add_subplot(),
+            background=self.maps,
+            truth=self.truth,
+            attribution=str(self.provenance.get("attribution", "")),
         )
         with atomic.replacing(path) as temporary:
             figure.savefig(temporary, dpi=150)

@@ -271,12 +271,12 @@ def from_points(
     inside = (row >= 0) & (row < side) & (col >= 0) & (col < side)
     cell = (row[inside] * side + col[inside]).astype(np.int64)
     count = np.bincount(cell, minlength=side * side)
-    total = np.stack(
+    total: np.ndarray = np.stack(
         [np.bincount(cell, weights=channel, minlength=side * side) for channel in values[inside].T],
         axis=1,
     )
     if reduce == "mean":
-        total /= np.maximum(count, 1)[:, None]
+        total = total / np.maximum(count, 1)[:, None]
     return BirdsEye(
         values=total.reshape(side, side, -1),
         seen=(count > 0).reshape(side, side),

@@ -30,8 +30,8 @@ class TurnedSpectra:
     before them is wrapped to its end.
 
     Attributes:
-        parts: (columns of half a spectrum, rows, 2 x quadrants, channels) float32; the real parts
-            of all quadrants, then the imaginary ones.
+        parts: (2, columns of half a spectrum, rows, quadrants, channels) float32, real parts and
+            imaginary parts.
         quadrants: Which quarter turns.
         fft_size: Rows, and columns, of the transformed array.
         side: The longer side of the window.
@@ -48,9 +48,8 @@ class TurnedSpectra:
         """The same for some of the quadrants."""
         if quadrants == self.quadrants:
             return self
-        real = [self.quadrants.index(quadrant) for quadrant in quadrants]
-        imaginary = [index + len(self.quadrants) for index in real]
-        parts = np.ascontiguousarray(self.parts[:, :, real + imaginary])
+        chosen = [self.quadrants.index(quadrant) for quadrant in quadrants]
+        parts = np.ascontiguousarray(self.parts[:, :, :, chosen])
         return TurnedSpectra(parts, quadrants, self.fft_size, self.side, self.reach)
 
 
@@ -65,7 +64,7 @@ def turned_spectra(values: np.ndarray, window: Window, *, reach: int) -> TurnedS
         window: Where templates are centred.
         reach: Cells from a template's own beyond which it is zero.
     """
-    from scipy import fft
+    from scipy.fft import next_fast_len
 
     row_start, row_stop, col_start, col_stop = window
     height, width = row_stop - row_start, col_stop - col_start
@@ -74,25 +73,47 @@ def turned_spectra(values: np.ndarray, window: Window, *, reach: int) -> TurnedS
     longest = max(height + max(top, bottom), width + max(left, right))
     # from inside of the window nothing on the map is farther away than that
     reach = min(reach, longest - 1)
-    fft_size = fft.next_fast_len(longest + reach, real=True)
+    fft_size = next_fast_len(longest + reach, real=True)
 
     region = values[row_start - top : row_stop + bottom, col_start - left : col_stop + right]
     num_columns, channels = fft_size // 2 + 1, values.shape[2]
-    parts = np.empty((num_columns, fft_size, 2 * len(QUADRANTS), channels), np.float32)
+    parts = np.empty((2, num_columns, fft_size, len(QUADRANTS), channels), np.float32)
     # a quarter turn counter-clockwise makes the right margin the upper one and the upper the left
     margins = ((top, left), (right, top), (bottom, right), (left, bottom))
-    for quadrant, (above, before) in zip(QUADRANTS, margins, strict=True):
-        turned = np.rot90(region, quadrant)
-        padded = np.zeros((len(turned), fft_size, channels), dtype=np.float32)
-        padded[:, (np.arange(turned.shape[1]) - before) % fft_size] = turned
-        spectrum = np.zeros((fft_size, num_columns, channels), dtype=np.complex64)
-        rows = (np.arange(len(turned)) - above) % fft_size
-        spectrum[rows] = fft.rfft(padded, axis=1)
-        spectrum = fft.fft(spectrum, axis=0, overwrite_x=True).swapaxes(0, 1)
-        parts[:, :, quadrant] = spectrum.real
-        parts[:, :, quadrant + len(QUADRANTS)] = spectrum.imag
+    for quadrant, margin in zip(QUADRANTS, margins, strict=True):
+        _transform(np.rot90(region, quadrant), margin, fft_size, out=parts[:, :, :, quadrant])
     parts.setflags(write=False)
     return TurnedSpectra(parts, QUADRANTS, fft_size, max(height, width), reach)
+
+
+def _transform(
+    region: np.ndarray, margin: tuple[int, int], fft_size: int, *, out: np.ndarray
+) -> None:
+    """Write the spectrum of a padded map, (2, columns, rows, channels), some columns at a time.
+
+    Args:
+        region: (rows, cols, channels).
+        margin: How many of its rows and columns are wrapped to the end.
+        fft_size: Rows, and columns, to pad to.
+        out: Real and imaginary parts.
+    """
+    from scipy import fft
+
+    rows, cols, channels = region.shape
+    above, before = margin
+    padded = np.zeros((rows, fft_size, channels), dtype=np.float32)
+    padded[:, : cols - before] = region[:, before:]
+    padded[:, fft_size - before :] = region[:, :before]
+    along_rows = fft.rfft(padded, axis=1)
+    step = max(1, _COLUMNS_BYTES // (8 * fft_size * channels))
+    for column in range(0, along_rows.shape[1], step):
+        block = along_rows[:, column : column + step]
+        wrapped = np.zeros((fft_size, *block.shape[1:]), dtype=np.complex64)
+        wrapped[: rows - above] = block[above:]
+        wrapped[fft_size - above :] = block[:above]
+        spectrum = fft.fft(wrapped, axis=0, overwrite_x=True).swapaxes(0, 1)
+        out[0, column : column + step] = spectrum.real
+        out[1, column : column + step] = spectrum.imag
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +225,7 @@ class Correlator:
 
         rows, _, channels, templates = stack.values.shape
         maps, fft_size, side = self._spectra.parts, self._spectra.fft_size, self._spectra.side
-        num_columns, num_quadrants = maps.shape[0], maps.shape[2] // 2
+        _, num_columns, _, num_quadrants, _ = maps.shape
         first_row = stack.first_row + rows - 1
         products = self._buffer("products", (side, num_columns, num_quadrants, templates))
         step = max(1, _COLUMNS_BYTES // (8 * fft_size * channels * templates))
@@ -219,12 +240,11 @@ class Correlator:
             padded[:rows] = along_rows[:, columns]
             spectrum = fft.fft(padded, axis=0)
             spare.put(padded)
-            # real parts of the map times complex templates, and imaginary parts likewise
-            parts = np.matmul(
-                maps[columns].swapaxes(0, 1),
-                spectrum.view(np.float32).reshape(fft_size, step, channels, 2 * templates),
-            ).view(np.complex64)
-            product, imaginary = parts[:, :, :num_quadrants], parts[:, :, num_quadrants:]
+            spectrum = spectrum.view(np.float32).reshape(fft_size, step, channels, 2 * templates)
+            # a complex product in real ones: OpenBLAS' complex kernel takes longer, and leaves
+            # the vector registers in a state that halves the speed of the transforms after it
+            product = np.matmul(maps[0, columns].swapaxes(0, 1), spectrum).view(np.complex64)
+            imaginary = np.matmul(maps[1, columns].swapaxes(0, 1), spectrum).view(np.complex64)
             imaginary *= 1j
             product += imaginary
             sums = fft.ifft(product, axis=0, overwrite_x=True)

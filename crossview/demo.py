@@ -10,9 +10,9 @@ import numpy as np
 
 from crossview import angles, atomic
 from crossview.answers import Answer, localize_photo
-from crossview.cameras import Pinhole
+from crossview.cameras import Equirectangular
 from crossview.frames import Fix, Pose
-from crossview.photos import Photo
+from crossview.photos import Panorama
 from crossview.semantic import SemanticMatcher
 from crossview.synthetic.palette import PaletteSegmenter, colored
 from crossview.synthetic.render import render_photo
@@ -20,8 +20,8 @@ from crossview.synthetic.scene import Scene
 from crossview.synthetic.town import Town
 from crossview.vectors import VectorMap
 
-CAMERA = Pinhole.from_focal(width_px=800, height_px=600, focal_px=400.0)
-"""A wide phone camera: 90 degrees across."""
+CAMERA = Equirectangular(width_px=1024, height_px=512)
+"""A 360 degree camera: one photo of 90 degrees often fits several places of a street."""
 
 CAMERA_HEIGHT_M = 1.6
 PRIOR_RADIUS_M = 25.0
@@ -96,10 +96,10 @@ def run(out: Path, *, seed: int = 0) -> DemoResult:
     return DemoResult(answer, answer.localization.best.mode(), truth)
 
 
-def photo_of(scene: Scene, pose: Pose) -> Photo:
-    """The class image, in colours, that the demo's camera takes."""
+def photo_of(scene: Scene, pose: Pose) -> Panorama:
+    """The class image, in colours, that the demo's camera takes; it does not know its heading."""
     rendering = render_photo(scene, pose, CAMERA, height_m=CAMERA_HEIGHT_M)
-    return Photo(colored(rendering.classes), CAMERA, height_m=CAMERA_HEIGHT_M)
+    return Panorama(colored(rendering.classes), height_m=CAMERA_HEIGHT_M)
 
 
 def rough_place(town: Town, truth: Pose, *, seed: int) -> Fix:

@@ -22,6 +22,9 @@ from crossview.tiles import GeoBounds
 if TYPE_CHECKING:
     import geopandas
 
+ATTRIBUTION = "© OpenStreetMap contributors"
+"""Must be shown where maps made of it are (ODbL)."""
+
 SUFFIXES = (".osm", ".osm.gz", ".osm.bz2", ".pbf")
 
 MAX_EXTENT_FEATURE_DEG = 0.005

@@ -13,14 +13,14 @@ from crossview.grids import MapGrid
 from crossview.manifest import Manifest
 from crossview.photos import Photo
 from crossview.pose_evaluation import PriorRule, queries, trial
-from crossview.semantic import SemanticMatcher, upright_images
+from crossview.semantic import CHANNELS, SemanticMatcher, upright_images
 from crossview.vectors import VectorMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIZE_INCHES = (9.0, 9.0)
+_SIZE_INCHES = (10.0, 8.0)
 _MARGIN_M = 10.0
 _SIGHT_M = 80.0
 """How far from the camera buildings are drawn on photos."""
@@ -78,12 +78,16 @@ def draw_station(
                 canvas.axes(f"{view_id}-footprints"),
             )
     view = matcher.observe(query.read())
-    plots.birdseye(view, canvas.axes("birdseye"))
+    plots.birdseye(view, canvas.axes("birdseye"), names=CHANNELS)
     answer = trial(query, view, frame, matcher, vector_map, rule=rule)
     background = vector_map(answer.localization.best.grid.map.padded(_MARGIN_M))
     plots.map_raster(background, canvas.axes("map"))
     plots.heatmap(
-        answer.localization, canvas.axes("heatmap"), background=background, truth=query.truth
+        answer.localization,
+        canvas.axes("heatmap"),
+        background=vector_map,
+        truth=query.truth,
+        attribution=manifest.attribution,
     )
     return canvas.write()
 

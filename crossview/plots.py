@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,6 +46,7 @@ _SMALL, _TINY = 8, 6.5  # points
 _HEAT = (("#ffeda0", 0.0), ("#fdbb57", 0.35), ("#f2703a", 0.7), ("#cf2430", 0.9), ("#6a0838", 0.95))
 _REGION_STYLES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 2)))
 _ARROW_SHARE = 0.1
+_ATTRIBUTION_CHARACTERS = 70
 _SCALE_BAR_SHARE = 0.25
 _MARGIN_SHARE = 0.04
 _MAX_PICTURE_CELLS = 1500
@@ -191,8 +193,9 @@ def birdseye(view: BirdsEye, ax: Axes, *, names: Sequence[str] | None = None) ->
     left_m, ahead_m = -(view.camera_col + 0.5) * view.cell_m, (view.camera_row + 0.5) * view.cell_m
     right_m, back_m = left_m + cols * view.cell_m, ahead_m - rows * view.cell_m
     ax.imshow(picture, extent=(left_m, right_m, back_m, ahead_m), origin="upper")
-    step_m = _round_length_m(max(ahead_m, right_m) / 2)
-    for radius_m in np.arange(step_m, max(ahead_m, right_m), step_m):
+    reach_m = max(rows, cols) * view.cell_m
+    step_m = _round_length_m(reach_m / 4)
+    for radius_m in np.arange(step_m, reach_m, step_m):
         ax.add_patch(Circle((0, 0), radius_m, fill=False, color="#777777", lw=0.5, ls=":"))
     ax.plot(0, 0, marker="^", markersize=9, color=_ESTIMATE.color, markeredgecolor="white")
     ax.set(
@@ -498,8 +501,9 @@ def _finish_map(ax: Axes, bounds: Bounds, attribution: str) -> None:
     ax.text(
         0.995,
         0.005,
-        attribution,
+        textwrap.fill(attribution, _ATTRIBUTION_CHARACTERS),
         transform=ax.transAxes,
+        in_layout=False,
         ha="right",
         va="bottom",
         fontsize=_TINY,

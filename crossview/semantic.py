@@ -24,6 +24,9 @@ BUILDING = "building"
 FREE, WALL_BASE, BEHIND = 0, 1, 2
 """Channels of the bird's-eye view: open ground, the foot of a wall, and what the wall hides."""
 
+CHANNELS = ("open ground", "wall base", "behind a wall")
+"""Their names."""
+
 _SAMPLES_TO_BE_SURE = 3.0
 """Points in one cell that make its observation two thirds certain (1 - 1/e)."""
 

@@ -151,7 +151,9 @@ def vote(
         GridMismatchError: Channels, cell sizes or the window do not fit.
         VolumeTooLargeError: The volume would be larger than max_bytes.
     """
-    search = _Search(view, on, num_headings, window, headings, workers)
+    search = _Search(
+        view, on, num_headings=num_headings, window=window, headings=headings, workers=workers
+    )
     rows, cols = search.frame_shape(0)
     volume_bytes = rows * cols * num_headings * np.dtype(np.float32).itemsize
     if volume_bytes > max_bytes:
@@ -201,8 +203,16 @@ def vote_streaming(
         raise ValueError(f"scale must be a positive number; got {scale}.")
     if int(top_k) != top_k or top_k < 0:
         raise ValueError(f"top_k must be a whole number, 0 or more; got {top_k}.")
-    search = _Search(view, on, num_headings, window, headings, workers)
-    reductions = [_FrameReduction(search.frame_shape(q), scale, int(top_k)) for q in QUADRANTS]
+    search = _Search(
+        view,
+        on,
+        num_headings=num_headings,
+        window=window,
+        headings=headings,
+        workers=workers,
+        scale=scale,
+    )
+    reductions = [_FrameReduction(search.frame_shape(q), int(top_k)) for q in QUADRANTS]
 
     def reduce(quadrant: int, bins: np.ndarray, row: int, planes: np.ndarray) -> None:
         reductions[quadrant].add(bins, row, planes)
@@ -229,10 +239,12 @@ class _Search:
         self,
         view: BirdsEye,
         on: VotingMap | npt.ArrayLike,
+        *,
         num_headings: int,
         window: Window | None,
         headings: npt.ArrayLike | None,
         workers: int,
+        scale: float = 1.0,
     ) -> None:
         self.map = on if isinstance(on, VotingMap) else VotingMap(np.asarray(on), view.cell_m)
         if self.map.values.shape[2] != view.num_channels:
@@ -252,6 +264,7 @@ class _Search:
         self.wanted = _wanted_bins(num_headings, headings)
         self.num_base = num_headings // len(QUADRANTS)
         self.turntable = Turntable(view)
+        self.scale = np.float32(scale)
 
     def frame_shape(self, quadrant: int) -> tuple[int, int]:
         """(rows, cols) of the window in a quadrant's frame."""
@@ -305,7 +318,7 @@ class _Search:
         valid = np.zeros(len(bases), dtype=np.int64)
         for index, heading_deg in enumerate(headings_deg):
             cells, samples = self.turntable.sample(heading_deg, box)
-            canvas[cells, :, index] = samples[:, :channels]
+            canvas[cells, :, index] = self.scale * samples[:, :channels]
             valid[index] = np.count_nonzero(samples[:, channels] > FULLY_SEEN)
         values = canvas.reshape(rows, cols, channels, len(bases))
         return TemplateStack(values, box.row_start, box.col_start), valid
@@ -328,18 +341,16 @@ class _Search:
 class _FrameReduction:
     """Running reductions of one quadrant's scaled scores, in its frame."""
 
-    def __init__(self, shape: tuple[int, int], scale: float, top_k: int) -> None:
+    def __init__(self, shape: tuple[int, int], top_k: int) -> None:
         self.best = np.full(shape, -np.inf, dtype=np.float32)
         self.total = np.zeros(shape, dtype=np.float32)  # of exp(score - best)
         self.heading = np.zeros(shape, dtype=np.int32)
         self.top = _TopPoses(top_k)
-        self._scale = np.float32(scale)
 
     def add(self, bins: np.ndarray, row: int, planes: np.ndarray) -> None:
         """Take in scores (bins, rows, cols) from a row on; the array is used up."""
         rows = slice(row, row + planes.shape[1])
         best, total, heading = self.best[rows], self.total[rows], self.heading[rows]
-        planes *= self._scale
         before = best.copy()
         # which of these bins beat all before it, from 1: bytes, because every cell is asked
         winner = np.zeros(best.shape, dtype=np.uint8)
@@ -350,7 +361,7 @@ class _FrameReduction:
             np.maximum(winner, beats.view(np.uint8) * np.uint8(index + 1), out=winner)
         improved = winner > 0
         heading[improved] = bins[winner[improved] - 1]
-        self.top.add(bins, row, planes, bound=float(best[improved].max(initial=-np.inf)))
+        self.top.add(bins, row, planes)
         total *= np.exp(before - best)
         planes -= best
         total += np.exp(planes, out=planes).sum(axis=0)
@@ -366,12 +377,12 @@ class _TopPoses:
         self.top_k = top_k
         self.scores = np.empty(0, dtype=np.float32)
         self.places = np.empty((0, 3), dtype=np.int64)  # row, col, heading
-        self._floor = -np.inf if top_k else np.inf
+        self._floor = np.float32(-np.inf)
         self._lock = threading.Lock()
 
-    def add(self, bins: np.ndarray, row: int, planes: np.ndarray, *, bound: float) -> None:
-        """Take in scores (bins, rows, cols) from a row on, none of them above a bound."""
-        if bound < self._floor:
+    def add(self, bins: np.ndarray, row: int, planes: np.ndarray) -> None:
+        """Take in scores (bins, rows, cols) from a row on."""
+        if not self.top_k or planes.max() < self._floor:
             return
         index = np.flatnonzero(planes >= self._floor)
         index = index[_largest(planes.ravel()[index], self.top_k)]
@@ -420,9 +431,9 @@ def _top_votes(
     """The best poses of all quadrants; among equals the first in (row, col, heading)."""
     votes = []
     for quadrant, frame in zip(QUADRANTS, frames, strict=True):
-        for score, (row, col, heading) in zip(frame.top.scores, frame.top.places, strict=True):
-            row, col = _from_frame(int(row), int(col), quadrant, shape)
-            votes.append(Vote(float(score), row, col, int(heading)))
+        for score, place in zip(frame.top.scores, frame.top.places, strict=True):
+            row, col = _from_frame(int(place[0]), int(place[1]), quadrant, shape)
+            votes.append(Vote(float(score), row, col, int(place[2])))
     votes.sort(key=lambda vote: (-vote.score, vote.row, vote.col, vote.heading))
     return tuple(votes[:top_k])
 
@@ -477,8 +488,8 @@ def _wanted_bins(num_headings: int, headings: npt.ArrayLike | None) -> np.ndarra
 
 def _batch_size(spectra: TurnedSpectra) -> int:
     """How many templates at once: enough to multiply matrices, not so many as to fill memory."""
-    columns, _, parts, _ = spectra.parts.shape
-    per_template = spectra.side * columns * parts // 2 * np.dtype(np.complex64).itemsize
+    _, columns, _, quadrants, _ = spectra.parts.shape
+    per_template = spectra.side * columns * quadrants * np.dtype(np.complex64).itemsize
     return int(np.clip(_BATCH_BYTES // per_template, _MIN_BATCH, _MAX_BATCH))
 
 

@@ -66,11 +66,15 @@ def test_no_direction_is_worse_than_transverse_mercator_must_be(frame):
             assert -1e-6 < math.hypot(x_m, y_m) - distance_m < must_be_m + 1e-6
 
 
-def test_heading_90_points_east_and_right_of_north_is_east():
-    moved = Pose(0, 0, 90).moved(Motion(forward_m=10))
-    assert (moved.x_m, moved.y_m) == approx((10, 0), abs=1e-12)
-    moved = Pose(0, 0, 0).moved(Motion(right_m=3))
-    assert (moved.x_m, moved.y_m) == approx((3, 0), abs=1e-12)
+@pytest.mark.parametrize(
+    "heading_deg, ahead, right",
+    [(0, (0, 1), (1, 0)), (90, (1, 0), (0, -1)), (180, (0, -1), (-1, 0)), (270, (-1, 0), (0, 1))],
+)
+def test_forward_is_along_the_heading_and_right_is_to_its_right(heading_deg, ahead, right):
+    moved = Pose(5, 6, heading_deg).moved(Motion(forward_m=10))
+    assert (moved.x_m - 5, moved.y_m - 6) == approx((10 * ahead[0], 10 * ahead[1]), abs=1e-12)
+    moved = Pose(5, 6, heading_deg).moved(Motion(right_m=3))
+    assert (moved.x_m - 5, moved.y_m - 6) == approx((3 * right[0], 3 * right[1]), abs=1e-12)
 
 
 def test_a_motion_goes_along_the_heading_before_the_turn():

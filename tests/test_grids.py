@@ -157,8 +157,9 @@ def test_padding_adds_the_margin_in_whole_cells_on_every_side(grid, margin_m):
 
 
 def test_padding_by_a_whole_number_of_cells_adds_exactly_those():
-    # 0.3 / 0.1 is 2.9999999999999996 in floats
-    assert MapGrid(FRAME, 0, 0, 0.1, 4, 5).padded(0.3).shape == (10, 11)
+    # in floats 0.3 / 0.1 is a little less than 3, and 3 * 0.1 / 0.1 a little more
+    for margin_m in (0.3, 3 * 0.1):
+        assert MapGrid(FRAME, 0, 0, 0.1, 4, 5).padded(margin_m).shape == (10, 11)
 
 
 def test_shifting_moves_the_grid_south_and_east(map_grid):

@@ -112,6 +112,27 @@ def test_a_hot_cell_in_the_north_east_shows_in_the_upper_right(layout):
     assert places.max(axis=0) == approx([margin + 18 / 21.6, margin + 18 / 21.6], abs=0.02)
 
 
+@pytest.mark.parametrize("layout", ["constrained", None])
+def test_rose_bar_and_legend_lie_beside_the_map_and_inside_the_figure(layout):
+    ax = new_axes(layout)
+    plots.heatmap(hot_in_the_north_east(headings=8), ax, truth=Pose(110, 40, 3))
+    rendered(ax)
+    renderer = ax.figure.canvas.get_renderer()
+    for artist in (ax.get_legend(), *ax.child_axes):
+        box = artist.get_tightbbox(renderer)
+        assert box.x0 >= ax.get_window_extent().x1
+        assert box.x1 <= ax.figure.bbox.x1
+        assert box.y0 >= 0
+    assert ax.get_tightbbox(renderer).x0 >= 0
+
+
+def test_axes_without_a_grid_make_room_too():
+    ax = Figure(figsize=(7, 5)).add_axes((0.1, 0.1, 0.85, 0.8))
+    plots.map_raster(map_of({"road": (0, 0)}), ax)
+    rendered(ax)
+    assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.x1
+
+
 def test_the_colour_bar_says_density_per_square_metre():
     posterior = posterior_on(grid_at(cell_m=0.5), {(0, 0, 0): 3, (0, 1, 0): 1})
     ax = new_axes()

@@ -185,6 +185,13 @@ def test_saving_leaves_one_file_that_holds_no_pickle(tmp_path):
         assert all(archive[name].dtype != object for name in archive.files)
 
 
+def test_a_saved_file_has_the_permissions_that_new_files_have(tmp_path):
+    posterior_with(random_mass(0)).save(tmp_path / "posterior.npz")
+    (tmp_path / "plain.txt").write_text("any")
+    modes = [(tmp_path / name).stat().st_mode for name in ("posterior.npz", "plain.txt")]
+    assert modes[0] == modes[1]
+
+
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "posterior.npz"
     posterior_with(random_mass(0)).save(path)

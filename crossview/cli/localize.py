@@ -122,14 +122,16 @@ def command(
         place = Fix(lat_deg, lon_deg)
     else:
         place = replace(query.fix, lat_deg=lat_deg, lon_deg=lon_deg)
+    vector_map = VectorMap.read(map_path)
     answer = answers.localize_photo(
         query,
-        VectorMap.read(map_path),
+        vector_map,
         SemanticMatcher(options.segmenter(weights, class_image=class_image)),
         place=place,
         radius_m=radius_m,
         heading_deg=heading_deg,
         compass_sigma_deg=compass_sigma_deg,
+        provenance={"map": map_path.name, "attribution": vector_map.attribution},
     )
     geojson = answer.write(out, name=photo.stem)
     click.echo(json.dumps(geojson) if as_json else answer.summary())

@@ -42,8 +42,9 @@ def load_espnetv2(path: str | Path, *, max_bytes: int = MAX_BYTES) -> keras.Mode
         WeightsError: The file is damaged, or its tensors are not those of this network; the
             message lists which are missing, unexpected or of another shape.
     """
+    arrays = read_torch_tensors(path, max_bytes=max_bytes)
     network = espnetv2()
-    assign_published(network, read_torch_tensors(path, max_bytes=max_bytes), source=str(path))
+    assign_published(network, arrays, source=str(path))
     return network
 
 

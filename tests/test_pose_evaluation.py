@@ -1,0 +1,366 @@
+"""Trials with rough priors: draws that stand on their own, priors that hold the truth, figures."""
+
+import logging
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from pytest import approx
+
+from crossview import angles, pose_evaluation
+from crossview.errors import ManifestError
+from crossview.evaluation import pose_summary
+from crossview.frames import LocalFrame, Pose
+from crossview.manifest import Manifest
+from crossview.photos import Panorama, Photo, Rig
+from crossview.pose_evaluation import PriorRule, Query, drawn_prior, map_sources, queries, trials
+
+FRAME = LocalFrame(50.0, 8.0)
+TRUTH = Pose(120.25, -75.75, 90.0)
+
+
+@dataclass(frozen=True)
+class PeakMatcher:
+    """Sure of one pose of the frame, whatever it is shown; observe gives the query back."""
+
+    peak: Pose | None = None
+    cell_m: float = 0.5
+    num_headings: int = 16
+    reach_m: float = 5.0
+    scale: float = 1.0
+
+    def observe(self, query):
+        return query
+
+    def log_likelihood(self, query, map_raster, grid, *, headings=None):
+        scores = np.zeros(grid.shape)
+        if self.peak is not None:
+            scores[grid.index_of(self.peak)] = 30.0
+        return scores
+
+
+def query_of(name, truth=TRUTH):
+    return Query(name, "town", truth, lambda: None)
+
+
+def drawn(name, *, seed=0, truth=TRUTH, matcher=None, **rule):
+    matcher = PeakMatcher() if matcher is None else matcher
+    return drawn_prior(PriorRule(seed=seed, **rule), query_of(name, truth), FRAME, matcher)
+
+
+def middle(prior):
+    mean = prior.mean()
+    return mean.x_m, mean.y_m
+
+
+def probability_at(prior, pose):
+    row, col = prior.grid.map.cell_of(pose.x_m, pose.y_m)
+    return prior.position()[row, col]
+
+
+# ------------------------------------------------------------------------ draws
+
+
+def test_a_draw_depends_on_the_seed_and_the_querys_name_alone():
+    first = drawn("station 7")
+    for name in ("station 8", "station 9"):
+        assert middle(drawn(name)) != middle(first)
+    again = drawn("station 7")
+    assert again.grid == first.grid
+    assert np.array_equal(again.log_mass, first.log_mass)
+    assert middle(drawn("station 7", seed=1)) != middle(first)
+
+
+def test_the_shift_of_a_query_is_the_same_wherever_it_stands():
+    elsewhere = Pose(-800.25, 440.25, 10.0)
+    near, far = middle(drawn("a")), middle(drawn("a", truth=elsewhere))
+    shift = near[0] - TRUTH.x_m, near[1] - TRUTH.y_m
+    assert (far[0] - elsewhere.x_m, far[1] - elsewhere.y_m) == approx(shift, abs=0.05)
+
+
+def test_a_compass_does_not_change_the_shift():
+    assert middle(drawn("a", compass_sigma_deg=5.0)) == approx(middle(drawn("a")), abs=0.01)
+
+
+def test_shifts_are_uniform_up_to_their_limit_per_axis(monkeypatch):
+    centers = []
+    monkeypatch.setattr(
+        pose_evaluation, "prior_within", lambda frame, x_m, y_m, **_: centers.append((x_m, y_m))
+    )
+    for i in range(500):
+        drawn(str(i), shift_m=15.0)
+    shifts = np.array(centers) - (TRUTH.x_m, TRUTH.y_m)
+    assert np.abs(shifts).max() <= 15.0
+    assert np.abs(shifts).max() > 14.5
+    assert shifts.mean(axis=0) == approx([0, 0], abs=1.2)
+    assert shifts.std(axis=0) == approx([15 / math.sqrt(3)] * 2, rel=0.1)
+    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.12
+
+
+def test_the_compass_reads_the_truth_plus_an_error_of_its_sigma(monkeypatch):
+    readings = []
+    monkeypatch.setattr(
+        pose_evaluation,
+        "prior_within",
+        lambda *_, heading_deg, compass_sigma_deg, **__: readings.append(
+            (heading_deg, compass_sigma_deg)
+        ),
+    )
+    for i in range(500):
+        drawn(str(i), compass_sigma_deg=5.0)
+    headings_deg, sigmas_deg = np.array(readings).T
+    errors_deg = angles.difference_deg(headings_deg, TRUTH.heading_deg)
+    assert errors_deg.mean() == approx(0.0, abs=0.8)
+    assert errors_deg.std() == approx(5.0, rel=0.1)
+    assert set(sigmas_deg) == {5.0}
+
+
+def test_without_a_compass_all_headings_are_equal():
+    prior = drawn("a")
+    assert prior.onto(replace(prior.grid, num_headings=16)).heading() == approx(np.full(16, 1 / 16))
+
+
+def test_a_truth_without_heading_has_no_compass():
+    prior = drawn("a", truth=Pose(0.0, 0.0), compass_sigma_deg=5.0)
+    assert prior.grid.num_headings == 1
+
+
+@pytest.mark.parametrize("name", [f"station {i}" for i in range(25)])
+def test_the_prior_holds_the_truth(name):
+    # 15 m per axis are 21.2 m at most, and the disc has 25 m
+    assert probability_at(drawn(name, radius_m=25.0, shift_m=15.0), TRUTH) > 0
+
+
+def test_without_a_shift_the_disc_stands_around_the_truth():
+    prior = drawn("a", radius_m=10.0, shift_m=0.0)
+    assert middle(prior) == approx((TRUTH.x_m, TRUTH.y_m), abs=1e-3)
+    possible = np.count_nonzero(prior.position()) * 0.5**2
+    assert possible == approx(math.pi * 10.0**2, rel=0.03)
+
+
+# --------------------------------------------------------------------- datasets
+
+
+VIEW = {
+    "region": "town",
+    "kind": "photo",
+    "camera_id": "wide",
+    "image": "photo.png",
+    "lat_deg": 50.0,
+    "lon_deg": 8.0,
+    "height_m": 1.6,
+}
+
+
+def view(view_id, **columns):
+    return {**VIEW, "view_id": view_id, "order": 0, "heading_deg": 0.0, **columns}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A function that makes a manifest of views, with one small photo and one small panorama."""
+    for name, size in (("photo", (12, 16)), ("panorama", (8, 16))):
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{name}.png")
+
+    def made(*views, **tables):
+        camera = {"width_px": 16, "height_px": 12, "fx": 8.0, "fy": 8.0, "cx": 8.0, "cy": 6.0}
+        return Manifest.from_rows(
+            name="small",
+            licence="CC0-1.0",
+            attribution="nobody",
+            image_root=tmp_path,
+            folder=tmp_path,
+            regions=[{"name": "town", "lat_deg": 50.0, "lon_deg": 8.0}],
+            cameras=[{"camera_id": "wide", "model": "pinhole", **camera}],
+            views=list(views),
+            **tables,
+        )
+
+    return made
+
+
+def test_a_station_is_one_query_and_its_pose_that_of_its_first_view(dataset):
+    manifest = dataset(
+        view("a0", station_id="a", heading_deg=30.0),
+        view("a1", station_id="a", order=1, heading_deg=120.0),
+        view("b0", station_id="b", lat_deg=50.0003),
+    )
+    first, second = queries(manifest)
+    assert (first.name, second.name) == ("a", "b")
+    assert (first.truth.x_m, first.truth.y_m, first.truth.heading_deg) == approx((0, 0, 30.0))
+    assert second.truth.y_m == approx(33.4, abs=0.1)
+    rig = first.read()
+    assert isinstance(rig, Rig)
+    assert [mount.heading_deg for mount in rig.mounts] == approx([0.0, 90.0])
+
+
+def test_single_makes_every_photo_a_query_with_its_own_pose(dataset):
+    manifest = dataset(
+        view("a0", station_id="a", heading_deg=30.0),
+        view("a1", station_id="a", order=1, heading_deg=120.0),
+    )
+    found = queries(manifest, single=True)
+    assert [query.name for query in found] == ["a0", "a1"]
+    assert [query.truth.heading_deg for query in found] == approx([30.0, 120.0])
+    assert all(isinstance(query.read(), Photo) for query in found)
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_view_to_the_sky_is_no_query(dataset, single):
+    manifest = dataset(
+        view("front", station_id="a"),
+        view("sky", station_id="a", order=1, pitch_deg=80.0),
+    )
+    (query,) = queries(manifest, single=single)
+    assert query.name == ("front" if single else "a")
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_what_has_no_pose_is_no_query(dataset, single):
+    manifest = dataset(view("known"), view("unknown", lat_deg=None, lon_deg=None))
+    assert [query.name for query in queries(manifest, single=single)] == ["known"]
+
+
+def test_a_panorama_is_a_query(dataset):
+    panorama = view("p", kind="panorama", camera_id=None, image="panorama.png", heading_deg=70.0)
+    (query,) = queries(dataset(panorama))
+    assert isinstance(query.read(), Panorama)
+    assert query.truth.heading_deg == approx(70.0)
+
+
+def test_images_are_read_only_when_they_are_asked_for(dataset, tmp_path):
+    manifest = dataset(view("a"))
+    (tmp_path / "photo.png").unlink()
+    (query,) = queries(manifest)
+    with pytest.raises(ValueError, match=r"photo\.png"):
+        query.read()
+
+
+BUILDINGS = """{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": {},
+"geometry": {"type": "Polygon", "coordinates":
+[[[8.0, 50.0], [8.001, 50.0], [8.001, 50.001], [8.0, 50.001], [8.0, 50.0]]]}}]}"""
+
+
+def map_row(file="map.geojson", **columns):
+    return {"region": "town", "file": file, "kind": "footprints", **columns}
+
+
+def test_a_region_without_a_map_is_named(dataset):
+    with pytest.raises(ManifestError, match=r"Region 'town' of small has no map.*maps\.csv"):
+        map_sources(dataset(view("a")))
+
+
+def test_the_map_of_a_region_surveys_what_the_table_says(dataset, tmp_path):
+    (tmp_path / "map.geojson").write_text(BUILDINGS)
+    sources = map_sources(dataset(view("a"), maps=[map_row(surveyed="building")]))
+    assert sources["town"].surveyed == {"building"}
+
+
+def test_where_the_table_does_not_say_the_kind_of_map_decides_what_is_surveyed(dataset, tmp_path):
+    (tmp_path / "map.geojson").write_text(BUILDINGS)
+    sources = map_sources(dataset(view("a"), maps=[map_row()]))
+    assert sources["town"].surveyed == {"building"}
+
+
+def test_of_two_maps_the_first_is_used_and_said(dataset, tmp_path, caplog):
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.geojson").write_text(BUILDINGS)
+    rows = [map_row("first.geojson"), map_row("second.geojson")]
+    with caplog.at_level(logging.WARNING, logger="crossview"):
+        sources = map_sources(dataset(view("a"), maps=rows))
+    assert sources["town"].features.source.endswith("first.geojson")
+    assert "2 maps" in caplog.text
+
+
+# ----------------------------------------------------------------------- trials
+
+
+def no_map(grid):
+    return None
+
+
+def test_an_answer_3_m_east_4_m_north_and_a_bin_too_far_right_is_5_m_and_a_bin_off(dataset):
+    manifest = dataset(view("a", heading_deg=90.0))
+    # the truth is the corner of four cells: the peak's cell has its centre half a cell away
+    matcher = PeakMatcher(peak=Pose(3.25, 4.25, 112.5))
+    (trial,) = trials(manifest, matcher, {"town": no_map}, PriorRule())
+    assert trial.name == "a"
+    assert (trial.truth.x_m, trial.truth.y_m) == approx((0, 0), abs=1e-6)
+    assert trial.result.position_error_m == approx(math.hypot(3.25, 4.25))
+    assert trial.result.heading_error_deg == approx(22.5)
+    # facing east: 3.25 m too far ahead and 4.25 m too far to the left
+    assert trial.result.longitudinal_m == approx(3.25)
+    assert trial.result.lateral_m == approx(-4.25)
+    assert trial.result.covered == (False, False, False)
+
+
+def test_the_whole_prior_is_searched_in_one_window(dataset):
+    rule = PriorRule(radius_m=25.0, shift_m=15.0)
+    (trial,) = trials(dataset(view("a")), PeakMatcher(), {"town": no_map}, rule)
+    assert len(trial.localization.posteriors) == 1
+    assert trial.localization.probability_elsewhere == 0.0
+    # a matcher that knows nothing leaves the prior, whose truth has its share of disc and turn
+    assert trial.result.nll == approx(math.log(math.pi * 25**2 * 360), abs=0.02)
+
+
+def test_a_right_answer_covers_the_truth_and_a_prior_that_excludes_it_does_not(dataset):
+    manifest = dataset(view("a", heading_deg=90.0))
+    matcher = PeakMatcher(peak=Pose(0.25, 0.25, 90.0))
+    (near,) = trials(manifest, matcher, {"town": no_map}, PriorRule())
+    assert near.result.position_error_m < 0.4
+    off = PriorRule(radius_m=5.0, shift_m=15.0, seed=3)
+    (far,) = trials(manifest, PeakMatcher(), {"town": no_map}, off)
+    assert far.result.nll == math.inf
+    assert far.result.covered == (False, False, False)
+
+
+def test_a_trial_does_not_depend_on_the_others(dataset):
+    views = [view(name, station_id=name, lat_deg=50.0 + 1e-3 * i) for i, name in enumerate("abc")]
+    maps, matcher = {"town": no_map}, PeakMatcher()
+    together = {t.name: t.prior for t in trials(dataset(*views), matcher, maps, PriorRule())}
+    alone = next(iter(trials(dataset(views[2]), matcher, maps, PriorRule())))
+    assert list(together) == ["a", "b", "c"]
+    assert together["c"].grid == alone.prior.grid
+    assert np.array_equal(together["c"].log_mass, alone.prior.log_mass)
+
+
+def test_a_compass_leaves_the_headings_around_its_reading(dataset):
+    rule = PriorRule(compass_sigma_deg=5.0)
+    (trial,) = trials(dataset(view("a", heading_deg=90.0)), PeakMatcher(), {"town": no_map}, rule)
+    heading = trial.localization.best.heading()
+    assert heading[3:6].sum() > 0.99
+    assert trial.result.heading_error_deg <= 22.5
+
+
+def test_trials_are_made_one_at_a_time(dataset):
+    read = []
+
+    class Watching(PeakMatcher):
+        def observe(self, query):
+            read.append(query)
+            return query
+
+    running = trials(
+        dataset(view("a"), view("b")), Watching(), {"town": no_map}, PriorRule(radius_m=5.0)
+    )
+    assert read == []
+    next(running)
+    assert len(read) == 1
+
+
+def test_the_summary_of_two_trials_by_hand(dataset):
+    manifest = dataset(
+        view("a", heading_deg=90.0), view("b", heading_deg=90.0, lat_deg=50.0, lon_deg=8.00001)
+    )
+    matcher = PeakMatcher(peak=Pose(0.25, 0.25, 90.0))
+    summary = pose_summary(
+        trial.result for trial in trials(manifest, matcher, {"town": no_map}, PriorRule())
+    )
+    # b stands 0.717 m east of a, and both answers are the same cell
+    errors_m = [math.hypot(0.25, 0.25), math.hypot(0.7169 - 0.25, 0.25)]
+    assert summary["n"] == 2
+    assert summary["median_position_error_m"] == approx(sum(errors_m) / 2, abs=1e-3)
+    assert (summary["within_1m"], summary["within_5deg"]) == (1.0, 1.0)
+    assert summary["median_heading_error_deg"] == approx(0.0, abs=1e-5)
