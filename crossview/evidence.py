@@ -57,6 +57,8 @@ def prior_within(
         heading_deg: What a compass says, in the frame; None searches all headings.
         compass_sigma_deg: Standard deviation of the compass.
     """
+    if not 0 < radius_m < math.inf:
+        raise ValueError(f"radius_m must be positive and finite, got {radius_m}.")
     cell_m = like.cell_m
     num_headings = 1 if heading_deg is None else like.num_headings
     while (2 * radius_m / cell_m) ** 2 * num_headings * 4 > MAX_VOLUME_BYTES / 4:
@@ -73,6 +75,7 @@ def gaussian(grid: PoseGrid, x_m: float, y_m: float, *, sigma_m: float) -> np.nd
     """A position with a standard deviation per axis, averaged over each cell: (rows, cols, 1)."""
     if not 0 < sigma_m < math.inf:
         raise ValueError(f"sigma_m must be positive and finite, got {sigma_m}.")
+    _require_place(x_m, y_m)
     center_x, center_y = grid.map.centers()
     half_m = grid.map.cell_m / 2
     east = _log_mean_normal(center_x - half_m - x_m, center_x + half_m - x_m, sigma_m)
@@ -100,8 +103,9 @@ def disc(grid: PoseGrid, x_m: float, y_m: float, *, radius_m: float) -> np.ndarr
 
     A disc smaller than a cell keeps the cell that holds its centre.
     """
-    if not radius_m > 0:
-        raise ValueError(f"radius_m must be positive, got {radius_m}.")
+    if not 0 < radius_m < math.inf:
+        raise ValueError(f"radius_m must be positive and finite, got {radius_m}.")
+    _require_place(x_m, y_m)
     center_x, center_y = grid.map.centers()
     inside = np.hypot(center_x[None, :] - x_m, center_y[:, None] - y_m) <= radius_m
     if not inside.any():
@@ -135,6 +139,8 @@ def compass(grid: PoseGrid, heading_deg: float, *, sigma_deg: float) -> np.ndarr
     """
     if not 0 < sigma_deg < math.inf:
         raise ValueError(f"sigma_deg must be positive and finite, got {sigma_deg}.")
+    if not math.isfinite(heading_deg):
+        raise ValueError(f"heading_deg must be a finite number of degrees, got {heading_deg}.")
     if grid.num_headings == 1:
         return np.zeros(1)
     turn_deg = angles.difference_deg(grid.headings_deg, heading_deg)
@@ -204,6 +210,11 @@ def require_same_cells(grid: PoseGrid, map_raster: MapRaster) -> None:
         raise ValueError(
             f"The map covers {map_raster.grid} and the grid {grid.map}. Cut the map to the grid."
         )
+
+
+def _require_place(x_m: float, y_m: float) -> None:
+    if not (math.isfinite(x_m) and math.isfinite(y_m)):
+        raise ValueError(f"A place needs finite x_m and y_m, got ({x_m}, {y_m}).")
 
 
 def _allowed(inside: npt.ArrayLike) -> np.ndarray:

@@ -21,6 +21,9 @@ from crossview.nn.checkpoints.espnetv2 import (
 )
 from crossview.nn.segmentation import CITYSCAPES_CLASSES, espnetv2
 
+# Keras's variables know the array protocol of NumPy 1
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 TESTS = Path(__file__).parent
 
 # Logits of the published code in float64 (PyTorch 2.13) with the weights of drawn_tensor at scale

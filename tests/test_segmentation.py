@@ -29,6 +29,9 @@ from crossview.nn.resampling import (
 )
 from crossview.nn.segmentation import CITYSCAPES_CLASSES, CityscapesSegmenter, espnetv2
 
+# Keras's variables know the array protocol of NumPy 1
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 # a layer, the shape or shapes of its input, the shape of its output
 CONTRACT = {
     "PaddedConv2D": (
@@ -285,7 +288,6 @@ def test_logits_have_the_size_of_the_image(small_network, size):
     assert output(small_network, drawn((2, *size, 3))).shape == (2, *size, 20)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, NumPy 2
 def test_a_saved_network_comes_back_whole(tmp_path):
     network = espnetv2(scale=0.5, num_classes=3)
     network.save(tmp_path / "network.keras")

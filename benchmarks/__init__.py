@@ -1,0 +1,1 @@
+"""Timings against published formulations: one command, one table."""

@@ -1,0 +1,57 @@
+"""`python -m benchmarks NAME`: measure, print a Markdown table, and write a JSON file if asked."""
+
+import argparse
+import importlib
+import json
+import logging
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = {
+    "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, measure, print."""
+    names = "\n".join(f"  {name:10} {sentence}" for name, sentence in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"{__doc__}\n\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="which benchmark")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
+    parser.add_argument("--quick", action="store_true", help="a tiny size: does it run at all")
+    options = parser.parse_args(arguments)
+    if options.name is None:
+        print(names)
+        return 0
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    results = importlib.import_module(f"benchmarks.{options.name}").run(quick=options.quick)
+    print(results.table)
+    if options.json is not None:
+        facts = {"benchmark": options.name, "machine": machine_facts(), **results.numbers}
+        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def machine_facts() -> dict[str, Any]:
+    """What the numbers depend on, without saying whose machine it is."""
+    return {
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": metadata.version("numpy"),
+        "scipy": metadata.version("scipy"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
