@@ -128,6 +128,11 @@ def localize_photo(
         compass_sigma_deg: Standard deviation of the compass.
         provenance: Who must be named where the answer is shown.
     """
+    if not radius_m <= MAX_RADIUS_M:
+        raise VolumeTooLargeError(
+            f"A disc of {radius_m:.0f} m is searched at every pose, which takes memory for at most "
+            f"{MAX_RADIUS_M:.0f} m. Give a smaller radius_m."
+        )
     frame = LocalFrame(place.lat_deg, place.lon_deg)
     if heading_deg is None and compass_sigma_deg is not None:
         heading_deg = _compass_of(query, place)
@@ -140,11 +145,6 @@ def localize_photo(
         heading_deg=heading_deg,
         compass_sigma_deg=compass_sigma_deg or DEFAULT_COMPASS_SIGMA_DEG,
     )
-    if radius_m > MAX_RADIUS_M:
-        raise VolumeTooLargeError(
-            f"A disc of {radius_m:.0f} m is searched at every pose, which takes memory for at most "
-            f"{MAX_RADIUS_M:.0f} m. Give a smaller radius_m."
-        )
     localizer = Localizer(maps, matcher, window_radius_m=radius_m + _WINDOW_MARGIN_M)
     localization = localizer.localize(matcher.observe(query), prior)
     return Answer(localization, maps, provenance or {})

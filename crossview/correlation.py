@@ -17,8 +17,10 @@ Window = tuple[int, int, int, int]
 Visit = Callable[[int, np.ndarray], None]
 """Takes a first row and sums (quadrants, templates, rows, cols) from that row on."""
 
+# Sizes of what is worked on at once, found by trial: about what the processor's caches hold.
 _COLUMNS_BYTES = 3 * 2**19
 _ROWS_BYTES = 2**22
+_TRANSPOSED_COLS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,44 +78,42 @@ def turned_spectra(values: np.ndarray, window: Window, *, reach: int) -> TurnedS
     fft_size = next_fast_len(longest + reach, real=True)
 
     region = values[row_start - top : row_stop + bottom, col_start - left : col_stop + right]
-    num_columns, channels = fft_size // 2 + 1, values.shape[2]
-    parts = np.empty((2, num_columns, fft_size, len(QUADRANTS), channels), np.float32)
+    channels = values.shape[2]
+    frames = np.zeros((fft_size, fft_size, len(QUADRANTS), channels), dtype=np.float32)
     # a quarter turn counter-clockwise makes the right margin the upper one and the upper the left
     margins = ((top, left), (right, top), (bottom, right), (left, bottom))
-    for quadrant, margin in zip(QUADRANTS, margins, strict=True):
-        _transform(np.rot90(region, quadrant), margin, fft_size, out=parts[:, :, :, quadrant])
+    for quadrant, (above, before) in zip(QUADRANTS, margins, strict=True):
+        turned = np.rot90(region, quadrant)
+        for to_row, from_row in _wrapped(len(turned), above, fft_size):
+            for to_col, from_col in _wrapped(turned.shape[1], before, fft_size):
+                frames[to_row, to_col, quadrant] = turned[from_row, from_col]
+    parts = _real_and_imaginary(frames)
     parts.setflags(write=False)
     return TurnedSpectra(parts, QUADRANTS, fft_size, max(height, width), reach)
 
 
-def _transform(
-    region: np.ndarray, margin: tuple[int, int], fft_size: int, *, out: np.ndarray
-) -> None:
-    """Write the spectrum of a padded map, (2, columns, rows, channels), some columns at a time.
+def _wrapped(length: int, margin: int, size: int) -> tuple[tuple[slice, slice], ...]:
+    """Where to put a line whose first cells are to lie before the start of a circle, and whence."""
+    return (
+        (slice(0, length - margin), slice(margin, length)),
+        (slice(size - margin, size), slice(0, margin)),
+    )
 
-    Args:
-        region: (rows, cols, channels).
-        margin: How many of its rows and columns are wrapped to the end.
-        fft_size: Rows, and columns, to pad to.
-        out: Real and imaginary parts.
-    """
+
+def _real_and_imaginary(frames: np.ndarray) -> np.ndarray:
+    """Half the spectra of square arrays, (2, columns, rows, quadrants, channels)."""
     from scipy import fft
 
-    rows, cols, channels = region.shape
-    above, before = margin
-    padded = np.zeros((rows, fft_size, channels), dtype=np.float32)
-    padded[:, : cols - before] = region[:, before:]
-    padded[:, fft_size - before :] = region[:, :before]
-    along_rows = fft.rfft(padded, axis=1)
-    step = max(1, _COLUMNS_BYTES // (8 * fft_size * channels))
-    for column in range(0, along_rows.shape[1], step):
-        block = along_rows[:, column : column + step]
-        wrapped = np.zeros((fft_size, *block.shape[1:]), dtype=np.complex64)
-        wrapped[: rows - above] = block[above:]
-        wrapped[fft_size - above :] = block[:above]
-        spectrum = fft.fft(wrapped, axis=0, overwrite_x=True).swapaxes(0, 1)
-        out[0, column : column + step] = spectrum.real
-        out[1, column : column + step] = spectrum.imag
+    along_rows = fft.rfft(frames, axis=1)
+    size, num_columns, quadrants, channels = along_rows.shape
+    parts = np.empty((2, num_columns, size, quadrants, channels), dtype=np.float32)
+    step = max(1, _COLUMNS_BYTES // (8 * size * quadrants * channels))
+    for column in range(0, num_columns, step):
+        columns = slice(column, column + step)
+        spectra = fft.fft(along_rows[:, columns], axis=0).swapaxes(0, 1)
+        parts[0, columns] = spectra.real
+        parts[1, columns] = spectra.imag
+    return parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,9 @@ class Correlator:
             lines = lines[:, first_col : first_col + side]
             sums = np.empty((num_quadrants, num_templates, len(lines), side), dtype=np.float32)
             for index, line in enumerate(lines):
-                sums[:, :, index] = line.transpose(1, 2, 0)
+                for col in range(0, side, _TRANSPOSED_COLS):
+                    cols = slice(col, col + _TRANSPOSED_COLS)
+                    sums[:, :, index, cols] = line[cols].transpose(1, 2, 0)
             visit(row, sums)
 
         self._run_all(show, range(0, side, step))
@@ -211,7 +213,7 @@ class Correlator:
         # a correlation is a convolution with the template turned by half a turn
         turned = stack.values[::-1, ::-1].reshape(rows, cols, channels * templates)
         spectra = self._buffer("rows", (rows, fft_size // 2 + 1, channels * templates))
-        step = max(1, _COLUMNS_BYTES // (8 * fft_size * channels * templates))
+        step = max(1, _ROWS_BYTES // (8 * fft_size * channels * templates))
 
         def transform(row: int) -> None:
             spectra[row : row + step] = fft.rfft(turned[row : row + step], n=fft_size, axis=1)

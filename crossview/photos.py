@@ -423,7 +423,8 @@ def _check_size(size: tuple[int, int], name: str, max_pixels: float) -> None:
     if width_px * height_px > max_pixels:
         raise PhotoTooLargeError(
             f"{name} has {width_px} x {height_px} pixels and the limit is {max_pixels / 1e6:g} "
-            "million. Make it smaller, or raise max_pixels if you trust the file."
+            "million. Make it smaller, or raise the limit if you trust the file: max_pixels=, or "
+            "--max-megapixels on the command line."
         )
 
 

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, sparse
+from scipy import ndimage
 
-from crossview import angles, atomic
+from crossview import angles, atomic, overlaps
 from crossview.errors import (
     FrameMismatchError,
     GridMismatchError,
@@ -35,12 +35,11 @@ _DIRECTIONS_PER_CELL = 2
 _FEWEST_DIRECTIONS = 16
 """That stand for a whole circle, however small it is."""
 
+_SAME_LATTICE = 1e-9
+"""Share of a cell up to which two grids' corners count as the same."""
+
 _SMALL_SIGMA = 0.7
 """Cells below which a Gaussian is not sampled."""
-
-
-_NO_MASS = 1e-6
-"""Less than this is the rounding of float32 masses."""
 
 
 class Resolution(Protocol):
@@ -199,12 +198,13 @@ class Posterior:
                 "prior are about the same place, or widen the prior."
             )
         # a large common offset would cost float32 its digits
-        joint = np.concatenate(
-            [
-                (mass.astype(float) + likelihood - joint_peak).astype(np.float32)
-                for mass, likelihood in self._blocks_with(log_likelihood)
-            ]
-        )
+        with np.errstate(over="ignore"):  # what is too small for float32 is impossible
+            joint = np.concatenate(
+                [
+                    (mass.astype(float) + likelihood - joint_peak).astype(np.float32)
+                    for mass, likelihood in self._blocks_with(log_likelihood)
+                ]
+            )
         log_sum = _log_sum_exp(joint, "log-likelihood")
         joint -= np.float32(log_sum)
         return Posterior(self.grid, joint, self.log_evidence + joint_peak + log_sum)
@@ -269,29 +269,28 @@ class Posterior:
         grid.require_memory()
         if grid == self.grid:
             return self
-        rows = _overlap(
+        offset = self._whole_cells_to(grid)
+        if offset is not None:
+            return self._cropped(grid, *offset)
+        rows = overlaps.overlap_shares(
             (target.north_m - source.north_m) / target.cell_m,
             source.cell_m / target.cell_m,
             source.height,
             target.height,
         )
-        cols = _overlap(
+        cols = overlaps.overlap_shares(
             (source.west_m - target.west_m) / target.cell_m,
             source.cell_m / target.cell_m,
             source.width,
             target.width,
         )
-        touched_rows, touched_cols = _touched(rows), _touched(cols)
+        touched_rows, touched_cols = overlaps.touched(rows), overlaps.touched(cols)
         inside = self.log_mass[touched_rows, touched_cols]
         peak = float(np.max(inside, initial=-np.inf))
-        if peak == -math.inf:
-            raise ImpossibleEvidenceError(
-                f"None of the probability lies inside {target.bounds}; the posterior covers "
-                f"{source.bounds}. Check that map, window and prior are about the same place."
-            )
+        self._require_possible(peak, target)
         mass = angles.resample_bins(np.exp(inside.astype(float) - peak), grid.num_headings)
-        mass = _along_rows(rows[:, touched_rows], mass)
-        mass = _along_rows(cols[:, touched_cols], mass.swapaxes(0, 1)).swapaxes(0, 1)
+        mass = overlaps.along_rows(rows[:, touched_rows], mass)
+        mass = overlaps.along_rows(cols[:, touched_cols], mass.swapaxes(0, 1)).swapaxes(0, 1)
         return self._from_mass(grid, mass, peak)
 
     # ---------------------------------------------------------------- read
@@ -448,11 +447,11 @@ class Posterior:
             like: Cell size and number of headings wanted: a matcher.
         """
         cells = self.grid.map
-        corners = _heaviest_squares(
+        corners = overlaps.heaviest_squares(
             self.position(), side=max(1, round(2 * radius_m / cells.cell_m)), count=max_windows
         )
         return [
-            PoseGrid(_on_lattice(cells, like.cell_m, corner), like.num_headings)
+            PoseGrid(overlaps.on_lattice(cells, like.cell_m, corner), like.num_headings)
             for corner in corners
         ]
 
@@ -460,9 +459,9 @@ class Posterior:
         """What no window holds, on the scale of log_evidence; -inf where they hold everything."""
         outside = np.ones(self.grid.map.shape)
         for window in windows:
-            outside -= _share_inside(self.grid.map, window.map)
+            outside -= overlaps.share_inside(self.grid.map, window.map)
         mass = float(np.sum(self.position() * np.clip(outside, 0.0, 1.0)))
-        return self.log_evidence + math.log(mass) if mass > _NO_MASS else -math.inf
+        return self.log_evidence + math.log(mass) if mass > overlaps.NO_MASS else -math.inf
 
     # ------------------------------------------------------------- private
 
@@ -470,6 +469,38 @@ class Posterior:
         """Slabs of rows of log_mass, each with the values that belong to it."""
         values = np.broadcast_to(values, self.grid.shape)
         return zip(_blocks(self.log_mass), _blocks(values), strict=True)
+
+    def _require_possible(self, log_inside: float, window: MapGrid) -> None:
+        if log_inside == -math.inf:
+            raise ImpossibleEvidenceError(
+                f"None of the probability lies inside {window.bounds}; the posterior covers "
+                f"{self.grid.map.bounds}. Check that map, window and prior are about the same "
+                "place."
+            )
+
+    def _whole_cells_to(self, grid: PoseGrid) -> tuple[int, int] | None:
+        """(row, col) of another grid's corner in this one; None unless all cells coincide."""
+        source, target = self.grid.map, grid.map
+        if grid.num_headings != self.grid.num_headings or source.cell_m != target.cell_m:
+            return None
+        col, row = (float(p) for p in source.to_pixel(target.west_m, target.north_m))
+        if abs(row - round(row)) > _SAME_LATTICE or abs(col - round(col)) > _SAME_LATTICE:
+            return None
+        return round(row), round(col)
+
+    def _cropped(self, grid: PoseGrid, row: int, col: int) -> Posterior:
+        """The same cells on a window: no mass goes through exp, so nothing underflows."""
+        log_mass = np.full(grid.shape, -np.inf, np.float32)
+        height, width, _ = self.grid.shape
+        rows = slice(max(row, 0), min(row + grid.map.height, height))
+        cols = slice(max(col, 0), min(col + grid.map.width, width))
+        if rows.start < rows.stop and cols.start < cols.stop:
+            log_mass[rows.start - row : rows.stop - row, cols.start - col : cols.stop - col] = (
+                self.log_mass[rows, cols]
+            )
+        log_inside = _log_sum_exp(log_mass, "log_mass")
+        self._require_possible(log_inside, grid.map)
+        return Posterior(grid, log_mass - log_inside, self.log_evidence + min(log_inside, 0.0))
 
     def _displacements(self, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
         """Cells to the east and to the south for every heading bin, (headings, directions) each.
@@ -497,15 +528,6 @@ class Posterior:
         # spreading float32 masses can gain their rounding; it is no evidence
         log_inside = min(math.log(total) + log_scale, 0.0)
         return Posterior(grid, log_mass, self.log_evidence + log_inside)
-
-
-class _Square(NamedTuple):
-    """Edges in cells."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
 
 
 def _spread(values: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -538,101 +560,6 @@ def _turned(mass: np.ndarray, turn_deg: float, sigma_deg: float) -> np.ndarray:
     if part:
         turned += part * np.roll(mass, whole + 1, axis=2)
     return _blurred(turned, sigma_deg / bin_deg, 2, mode="wrap")
-
-
-def _overlap(offset: float, size: float, num_from: int, num_to: int) -> sparse.csr_array:
-    """Share of each cell of one row of cells that falls into each cell of another.
-
-    Args:
-        offset: Where the first row's first cell starts, in cells of the second.
-        size: Side of the first row's cells, in cells of the second.
-        num_from: Cells of the first.
-        num_to: Cells of the second.
-
-    Returns:
-        (num_to, num_from), columns sum to one for cells that lie inside.
-    """
-    start = np.round(offset + size * np.arange(num_from), 9)
-    end = np.round(start + size, 9)
-    index = np.floor(start)[:, None] + np.arange(math.ceil(size) + 1)
-    length = np.minimum(end[:, None], index + 1) - np.maximum(start[:, None], index)
-    valid = (length > 0) & (index >= 0) & (index < num_to)
-    source = np.broadcast_to(np.arange(num_from)[:, None], index.shape)
-    return sparse.csr_array(
-        (length[valid] / size, (index[valid].astype(np.int64), source[valid])),
-        shape=(num_to, num_from),
-    )
-
-
-def _touched(overlap: sparse.csr_array) -> slice:
-    """The source cells that have any share."""
-    columns = np.unique(overlap.indices)
-    return slice(int(columns[0]), int(columns[-1]) + 1) if columns.size else slice(0, 0)
-
-
-def _along_rows(weights: sparse.csr_array, mass: np.ndarray) -> np.ndarray:
-    flat = weights @ mass.reshape(mass.shape[0], -1)
-    return flat.reshape(weights.shape[0], *mass.shape[1:])
-
-
-def _share_inside(cells: MapGrid, window: MapGrid) -> np.ndarray:
-    """How much of every cell lies inside a window, (rows, cols) in [0, 1]."""
-    inside = window.bounds
-    bounds = cells.bounds
-    edges_x = bounds.west_m + cells.cell_m * np.arange(cells.width + 1)
-    edges_y = bounds.north_m - cells.cell_m * np.arange(cells.height + 1)
-    clipped_x = np.clip(edges_x, inside.west_m, inside.east_m)
-    clipped_y = np.clip(edges_y, inside.south_m, inside.north_m)
-    return np.outer(-np.diff(clipped_y), np.diff(clipped_x)) / cells.cell_m**2
-
-
-def _heaviest_squares(mass: np.ndarray, *, side: int, count: int) -> list[_Square]:
-    """Disjoint squares of side x side cells that hold the most, heaviest first."""
-    height, width = min(side, mass.shape[0]), min(side, mass.shape[1])
-    held = _box_sums(mass, 0, height, 0, width)
-    # a peak held by many squares is best looked at from the middle of one
-    middle = _box_sums(mass, height // 4, height - height // 4, width // 4, width - width // 4)
-    # rounding noise must not decide between squares that hold the same
-    preference = np.round(held + 0.01 * middle[: held.shape[0], : held.shape[1]], 9)
-    squares: list[_Square] = []
-    while len(squares) < count:
-        row, col = (int(i) for i in np.unravel_index(np.argmax(preference), preference.shape))
-        if not preference[row, col] > _NO_MASS:
-            break
-        squares.append(_Square(row, row + height, col, col + width))
-        preference[
-            max(row - height + 1, 0) : row + height, max(col - width + 1, 0) : col + width
-        ] = -1.0
-    return squares
-
-
-def _box_sums(values: np.ndarray, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-    """Sum over rows top..bottom and columns left..right counted from every cell that allows it."""
-    cumulative = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    cumulative[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    rows, cols = cumulative.shape[0] - bottom, cumulative.shape[1] - right
-    return (
-        cumulative[bottom : bottom + rows, right : right + cols]
-        - cumulative[top : top + rows, right : right + cols]
-        - cumulative[bottom : bottom + rows, left : left + cols]
-        + cumulative[top : top + rows, left : left + cols]
-    )
-
-
-def _on_lattice(cells: MapGrid, cell_m: float, square: _Square) -> MapGrid:
-    """The grid of the frame's lattice nearest to a square of cells: neighbours share edges."""
-    west_m, north_m = cells.to_xy(square.left, square.top)
-    east_m, south_m = cells.to_xy(square.right, square.bottom)
-    west, east = round(float(west_m) / cell_m), round(float(east_m) / cell_m)
-    south, north = round(float(south_m) / cell_m), round(float(north_m) / cell_m)
-    return MapGrid(
-        cells.frame,
-        west * cell_m,
-        north * cell_m,
-        cell_m,
-        max(north - south, 1),
-        max(east - west, 1),
-    )
 
 
 def _distance_m(cells: MapGrid, x_m: float, y_m: float) -> np.ndarray:

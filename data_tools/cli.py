@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from crossview import __version__
-from crossview.errors import CrossviewError
+from crossview import __version__, console
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
@@ -19,43 +18,18 @@ if TYPE_CHECKING:
 PROGRESS_DELAY_S = 2.0
 """Work shorter than this shows no progress bar."""
 
-_LOGGERS = ("crossview", "data_tools")
 _Item = TypeVar("_Item")
 
 _FOLDER = click.Path(path_type=Path)
 _EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-class _OneLineErrors(click.Group):
-    """Our own errors, and those of the file system, are one line and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run; a mistake of the user's ends in one line instead of a traceback."""
-        try:
-            return super().invoke(ctx)
-        except (CrossviewError, OSError) as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-
-
-class _EchoHandler(logging.Handler):
-    """Log records as words on stderr."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        click.echo(self.format(record), err=True)
-
-
-@click.group(cls=_OneLineErrors)
+@click.group(cls=console.OneLineErrors)
 @click.version_option(__version__, prog_name="crossview-data")
 @click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
 def main(quiet: bool) -> None:
     """Prepare datasets and maps for crossview."""
-    handler = _EchoHandler(logging.WARNING if quiet else logging.INFO)
-    for name in _LOGGERS:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO)
-        others = [other for other in logger.handlers if not isinstance(other, _EchoHandler)]
-        logger.handlers = [*others, handler]
+    console.words_to_stderr(logging.WARNING if quiet else logging.INFO)
 
 
 @main.group("import")

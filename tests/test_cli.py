@@ -176,17 +176,34 @@ def test_an_unknown_command_is_a_usage_error():
 # ------------------------------------------------------------------------- demo
 
 
-def test_demo_prints_estimate_truth_and_error_and_writes_its_files(tmp_path):
-    result = run("demo", "--out", tmp_path / "demo")
-    assert result.exit_code == 0
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "demo"
+    return folder, run("demo", "--out", folder, "--stations", 1)
+
+
+def test_demo_prints_estimate_truth_and_error_and_writes_its_files(demonstrated):
+    folder, result = demonstrated
+    assert (result.exit_code, result.stderr) == (0, "")
     lines = dict(line.split(": ", 1) for line in result.stdout.splitlines())
     assert {"estimate", "truth", "error", "answer"} <= set(lines)
     error_m, turn_deg = (float(part.split()[0]) for part in lines["error"].split(", "))
     assert error_m <= 0.71
     assert turn_deg <= 360 / 64
-    written = {path.name for path in (tmp_path / "demo").iterdir()}
+    written = {path.name for path in folder.iterdir()}
     assert {"town.osm", "photo.png", "photo_localized.png", "photo_localized.geojson"} <= written
-    assert result.stderr == ""
+
+
+def test_demo_with_stations_makes_a_dataset_to_evaluate(demonstrated):
+    folder, _ = demonstrated
+    options = ("--class-image", "--radius-m", 8, "--shift-m", 4)
+    evaluated = run("evaluate", "pose", folder / "dataset", *options)
+    assert json.loads(evaluated.stdout)["n"] == 1
+
+
+@pytest.mark.parametrize("stations", [-1, "many"])
+def test_demo_refuses_a_senseless_number_of_stations(tmp_path, stations):
+    assert "--stations" in mistake("demo", "--out", tmp_path, "--stations", stations, exit_code=2)
 
 
 def test_demo_needs_a_folder_to_write_into():
@@ -277,6 +294,20 @@ def test_the_place_on_the_command_line_wins_over_the_photos_and_its_compass_stay
     collection = json.loads(result.stdout)
     assert collection["crossview"]["frame"] == {"lat_deg": 50.0, "lon_deg": 8.0}
     assert collection["features"][0]["properties"]["heading_deg"] == approx(90.0, abs=3.0)
+
+
+@pytest.mark.slow
+def test_a_phone_photo_whose_gps_is_450_m_off_gets_no_answer(data_dir, tmp_path):
+    result = run(
+        *("localize", data_dir / "photos_vancouver" / "query_vancouver_1.JPG"),
+        *("--map", data_dir / "osm" / "vancouver_downtown.osm.gz", "--out", tmp_path, "--json"),
+        *("--weights", data_dir / "weights" / "espnetv2_s_2.0_city_1024x512.pth"),
+    )
+    assert result.exit_code == 0, result.stderr
+    best = json.loads(result.stdout)["features"][0]["properties"]
+    assert best["answer"] == "no answer"
+    assert best["probability_within_5m"] < 0.5
+    assert (tmp_path / "query_vancouver_1.png").is_file()
 
 
 # ----------------------------------------------------------- mistakes of localize

@@ -1,6 +1,7 @@
 """The demo: everything from a town's XML to files, and right to a cell and a heading bin."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from PIL import Image
 from pytest import approx
 
 from crossview import demo
+from crossview.errors import ManifestError
 from crossview.frames import Pose
+from crossview.manifest import Manifest
+from crossview.synthetic.dataset import write_dataset
 from crossview.synthetic.palette import PaletteSegmenter
 from crossview.synthetic.town import Town
 from crossview.vectors import VectorMap
@@ -133,3 +137,50 @@ def test_the_rough_place_is_up_to_15_m_off_per_axis(seed):
     x_m, y_m = town.frame.to_local(place.lat_deg, place.lon_deg)
     assert max(abs(x_m - 30.0), abs(y_m + 40.0)) <= 15.0
     assert (x_m, y_m) != approx((30.0, -40.0), abs=0.5)
+
+
+# ---------------------------------------------------------------------- dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(
+        Town.from_seed(0), tmp_path_factory.mktemp("town") / "dataset", num_stations=2, seed=5
+    )
+
+
+def test_a_station_of_the_dataset_is_four_photos_that_see_all_around(dataset):
+    assert [station.station_id for station in dataset.stations()] == ["000", "001"]
+    for station in dataset.stations():
+        turns_deg = [mount.heading_deg for mount in station.mounts]
+        assert turns_deg == approx([0.0, 90.0, 180.0, 270.0], abs=1e-6)
+        assert all(mount.forward_m == approx(0.0, abs=1e-3) for mount in station.mounts)
+    camera = dataset.rig("000").photos[0].camera
+    assert camera.horizontal_fov_deg == approx(90.0)
+
+
+def test_the_poses_of_the_dataset_are_the_towns_viewpoints(dataset):
+    expected = Town.from_seed(0).viewpoints(2, seed=5)
+    for station, pose in zip(dataset.stations(), expected, strict=True):
+        assert (station.truth.x_m, station.truth.y_m) == approx((pose.x_m, pose.y_m), abs=1e-4)
+        assert station.truth.heading_deg == approx(pose.heading_deg, abs=1e-6)
+
+
+def test_the_dataset_holds_its_map_and_every_image_opens(dataset):
+    (map_file,) = dataset.map_files()
+    assert map_file.path.read_bytes() == Town.from_seed(0).to_osm_xml()
+    assert [problem for problems in dataset.image_problems() for problem in problems] == []
+
+
+def test_the_dataset_can_be_moved_because_its_paths_are_relative(dataset, tmp_path):
+    shutil.copytree(dataset.folder, tmp_path / "moved")
+    moved = Manifest.load(tmp_path / "moved")
+    assert moved.image_folder == tmp_path / "moved"
+    assert moved.photo("000-090").image.shape == (600, 600, 3)
+
+
+def test_a_dataset_that_is_there_is_not_overwritten(dataset):
+    before = sorted(path.name for path in dataset.folder.parent.iterdir())
+    with pytest.raises(ManifestError, match="dataset"):
+        write_dataset(Town.from_seed(0), dataset.folder, num_stations=1, seed=0)
+    assert sorted(path.name for path in dataset.folder.parent.iterdir()) == before

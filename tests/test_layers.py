@@ -15,15 +15,15 @@ PACKAGES = ("crossview", "data_tools")
 
 # Names below crossview, and data_tools in full; a package stands for all of its modules.
 TABLE = """
-5  cli plots export demo answers pictures data_tools.cli
+5  cli plots map_style export demo answers pictures data_tools.cli
 4  localizer tracking training synthetic pose_evaluation
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
 4  data_tools.splits data_tools.importers
 3  nn datasets data_tools.fetch data_tools.providers
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
-2  manifest_schema tables gallery pickles
+2  manifest_schema tables gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
-1  sightlines
+1  sightlines overlaps
 0  errors angles frames grids tiles atomic
 """
 LAYERS = {

@@ -200,6 +200,12 @@ def test_minus_infinity_excludes_for_good(pose_grid):
     assert posterior.position()[:, 4:].sum() == approx(1, abs=1e-5)
 
 
+def test_a_likelihood_too_small_for_float32_excludes_without_a_warning(pose_grid):
+    scores = np.zeros(pose_grid.shape)
+    scores[0, 0, 0] = -1e300
+    assert Posterior.flat(pose_grid).update(scores).log_mass[0, 0, 0] == -math.inf
+
+
 @pytest.mark.parametrize("shape", [(6, 8, 8), (6, 8, 1), (8,), (1, 1, 8), (), (1, 8, 1), (6, 1, 1)])
 def test_any_answer_that_broadcasts_to_the_grid_is_knowledge(pose_grid, shape):
     scores = np.random.default_rng(1).normal(size=shape)

@@ -193,6 +193,18 @@ def test_update_before_or_after_a_window_is_the_same():
     assert before.log_evidence == approx(after.log_evidence, abs=1e-5)
 
 
+def test_a_window_does_not_make_the_improbable_impossible():
+    """A window on the same cells is a crop: exp(-1000) is not zero in logs."""
+    grid = grid_of(60, 60, 4)
+    prior = Posterior.flat(grid).update(evidence.gaussian(grid, 5, -5, sigma_m=1.0))
+    window = grid_of(50, 50, 4, west_m=2, north_m=-2)
+    cropped = prior.onto(window)
+    log_inside = cropped.log_evidence - prior.log_evidence
+    assert cropped.log_mass == approx(prior.log_mass[2:52, 2:52] - log_inside, abs=1e-3)
+    far = cropped.update(evidence.disc(window, 50, -50, radius_m=2))
+    assert far.mean().x_m == approx(50, abs=2)
+
+
 def test_cells_that_touch_only_by_rounding_do_not_share_mass():
     # 0.1 * 3 is not 0.3 in floats
     posterior = certain(grid_of(1, 10, 1, cell_m=0.1), 0, 2)

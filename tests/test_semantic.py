@@ -714,6 +714,17 @@ def test_a_map_smaller_than_the_grid_is_refused(court_view, court_grid):
         MATCHER.log_likelihood(court_view, raster_of(west_half(20)), court_grid)
 
 
+def test_a_map_without_the_margin_is_refused(court_view, court_grid):
+    with pytest.raises(GridMismatchError, match="reach_m"):
+        scores_on(court_grid, court_view, margin_m=1.0)
+
+
+def test_a_view_of_other_cells_is_refused(court_grid):
+    view = observed(sphere_taken(COURT, POSE), SEGMENTER, cell_m=1.0, reach_m=12.0)
+    with pytest.raises(GridMismatchError, match=r"1\.0 m"):
+        scores_on(court_grid, view)
+
+
 # ------------------------------------------------------------------- in the town
 
 

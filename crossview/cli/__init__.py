@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
-import sys
-from typing import Any
 
 import click
 
-from crossview import __version__
-from crossview.errors import CrossviewError
+from crossview import __version__, console
 
 COMMANDS = {
     "demo": ("crossview.cli.demo", "Localize a photo of a made-up town; needs no data."),
@@ -21,7 +18,7 @@ COMMANDS = {
 """Where each command lives and what it does: `crossview --help` imports none of them."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(console.OneLineErrors):
     """A group that imports a command when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
@@ -39,26 +36,13 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run; a mistake of the user's ends in one line instead of a traceback."""
-        try:
-            return super().invoke(ctx)
-        except (CrossviewError, OSError, ValueError) as error:
-            logging.getLogger(__name__).info("Where it happened:", exc_info=error)
-            raise click.ClickException(str(error)) from error
-
 
 @click.group(cls=LazyGroup)
 @click.version_option(__version__, prog_name="crossview")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens, on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more, and where an error happened.")
 def main(verbose: bool) -> None:
     """Cross-view geo-localization: where exactly a photo was taken, and how sure that is.
 
     Data goes to stdout, words to stderr.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    console.words_to_stderr(logging.DEBUG if verbose else logging.WARNING)

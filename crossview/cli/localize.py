@@ -12,11 +12,11 @@ from crossview.cli import options
 
 
 @click.command()
-@click.argument("photo", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--map",
     "map_path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     required=True,
     help="OpenStreetMap extract (.osm, .osm.gz, .osm.bz2, .pbf) or building footprints.",
 )

@@ -21,7 +21,7 @@ out: Decorator = click.option(
 )
 weights: Decorator = click.option(
     "--weights",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Published ESPNetv2 weights (.pth) of the segmentation network.",
 )
 class_image: Decorator = click.option(
