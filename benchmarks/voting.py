@@ -103,7 +103,9 @@ def shortage(case: Case, variant: str, available: int | None) -> str | None:
 def plain_bytes(case: Case) -> int:
     """What the plain formulation holds at its peak: all spectra of all templates, twice."""
     size = case.map_cells + 2 * case.reach_cells
-    return 2 * case.num_headings * case.channels * size * (size // 2 + 1) * 8
+    spectrum = size * (size // 2 + 1) * 8
+    template_bytes = (2 * case.reach_cells + 1) ** 2 * 4
+    return case.num_headings * (case.channels * (2 * spectrum + template_bytes) + spectrum)
 
 
 def available_bytes() -> int | None:
@@ -223,10 +225,12 @@ def _measure(variant: str, answer: str, repeats: str, sizes: str) -> None:
     """What a process of its own does: print the cheapest of some calls, and save its answer."""
     case = Case(**json.loads(sizes))
     _import_all()
-    baseline = _peak_bytes()
+    baseline = _resident_bytes()
     view, map_values = inputs(case)
     best: dict[str, Any] = {"cpu_s": math.inf}
+    arrays: Answer = {}
     for _ in range(int(repeats)):
+        arrays.clear()
         before, start = _cpu_s(), time.perf_counter()
         arrays = VARIANTS[variant](case, view, map_values)
         wall_s = time.perf_counter() - start
@@ -265,6 +269,12 @@ def _peak_bytes() -> int:
     # ru_maxrss also counts what the parent had when it forked
     peak = _proc_bytes(Path("/proc/self/status"), "VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if peak is None else peak
+
+
+def _resident_bytes() -> int:
+    """Resident size now."""
+    resident = _proc_bytes(Path("/proc/self/status"), "VmRSS")
+    return _peak_bytes() if resident is None else resident
 
 
 def _proc_bytes(file: Path, name: str) -> int | None:

@@ -231,18 +231,18 @@ class Correlator:
         first_row = stack.first_row + rows - 1
         products = self._buffer("products", (side, num_columns, num_quadrants, templates))
         step = max(1, _COLUMNS_BYTES // (8 * fft_size * channels * templates))
-        step = min(step, num_columns)
         spare: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
         for _ in range(self._workers):
             spare.put(np.zeros((fft_size, step, channels * templates), dtype=np.complex64))
 
         def multiply(column: int) -> None:
-            columns = slice(column, column + step)
+            columns = slice(column, min(column + step, num_columns))
+            width = columns.stop - columns.start
             padded = spare.get()
-            padded[:rows] = along_rows[:, columns]
-            spectrum = fft.fft(padded, axis=0)
+            padded[:rows, :width] = along_rows[:, columns]
+            spectrum = fft.fft(padded[:, :width], axis=0)
             spare.put(padded)
-            spectrum = spectrum.view(np.float32).reshape(fft_size, step, channels, 2 * templates)
+            spectrum = spectrum.view(np.float32).reshape(fft_size, width, channels, 2 * templates)
             # a complex product in real ones: OpenBLAS' complex kernel takes longer, and leaves
             # the vector registers in a state that halves the speed of the transforms after it
             product = np.matmul(maps[0, columns].swapaxes(0, 1), spectrum).view(np.complex64)
@@ -252,8 +252,7 @@ class Correlator:
             sums = fft.ifft(product, axis=0, overwrite_x=True)
             products[:, columns] = sums[first_row : first_row + side]
 
-        # the last block reaches back so that all have one width; what is written twice is the same
-        self._run_all(multiply, [*range(0, num_columns - step, step), num_columns - step])
+        self._run_all(multiply, range(0, num_columns, step))
         return products
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> np.ndarray:

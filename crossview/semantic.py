@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from scipy import ndimage, special
@@ -13,7 +13,7 @@ from crossview import birdseye, voting
 from crossview.birdseye import BirdsEye
 from crossview.cameras import map_from_camera
 from crossview.errors import FrameMismatchError, GridMismatchError
-from crossview.grids import PoseGrid
+from crossview.grids import MapGrid, PoseGrid
 from crossview.photos import Mount, Panorama, Photo, Rig
 from crossview.rasters import MapRaster
 
@@ -271,7 +271,8 @@ class SemanticMatcher:
         """
         view = query if isinstance(query, BirdsEye) else self.observe(query)
         window = self._window(map_raster, grid)
-        votes = self.votes.log_ratios(map_raster)
+        _require_margin(window, map_raster.grid, view)
+        votes = voting.VotingMap(self.votes.log_ratios(map_raster), map_raster.grid.cell_m)
         if grid.num_headings == 1:
             summary = voting.vote_streaming(
                 view,
@@ -287,7 +288,7 @@ class SemanticMatcher:
         ).scores
         return self.scale * scores
 
-    def _window(self, map_raster: MapRaster, grid: PoseGrid) -> Any:
+    def _window(self, map_raster: MapRaster, grid: PoseGrid) -> voting.Window:
         cells, poses = map_raster.grid, grid.map
         if cells.frame != poses.frame:
             raise FrameMismatchError(
@@ -311,6 +312,17 @@ class SemanticMatcher:
             )
         row, col = round(float(row)), round(float(col))
         return row, row + poses.height, col, col + poses.width
+
+
+def _require_margin(window: voting.Window, cells: MapGrid, view: BirdsEye) -> None:
+    """Refuse a map that ends before the view does: what is cut off would vote 0."""
+    row_start, row_stop, col_start, col_stop = window
+    margin = min(row_start, col_start, cells.height - row_stop, cells.width - col_stop)
+    if margin < view.reach_cells:
+        raise GridMismatchError(
+            f"The map goes {margin * cells.cell_m:g} m beyond the poses and the view sees "
+            f"{view.reach_m:g} m. Cut the map with maps(grid.map.padded(matcher.reach_m))."
+        )
 
 
 def _wall_bases(is_ground: np.ndarray, is_wall: np.ndarray) -> np.ndarray:

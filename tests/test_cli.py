@@ -49,12 +49,13 @@ FIGURES = (
 
 
 @pytest.fixture(autouse=True)
-def _root_logger_as_it_was():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+def _loggers_as_they_were():
+    loggers = [logging.getLogger(name) for name in ("", "crossview", "data_tools")]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
     yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
 
 
 def run(*arguments):
@@ -454,6 +455,13 @@ def test_an_output_folder_that_is_a_file_is_refused(localize, class_photo):
     result = run(*localize(out=class_photo))
     assert result.exit_code == 2
     assert "--out" in result.stderr
+
+
+def test_the_callers_own_log_handlers_stay(localize):
+    root = logging.getLogger()
+    before = root.handlers[:]
+    run(*localize(focal_px=None))
+    assert root.handlers == before
 
 
 def test_verbose_says_where_a_mistake_was_found(localize):

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import matplotlib
 import pytest
+from test_layers import LAYERS
 
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.__main__ import main as run_benchmarks
@@ -235,11 +236,21 @@ def modules_of(package):
     return files | {path.parent.name for path in folder.glob("*/__init__.py")}
 
 
-def test_the_architecture_names_every_module_in_a_layer_and_no_others():
+def layers_of(text):
+    """Layer of each name in the picture of the layers."""
+    layers, number = {}, None
+    for line in text.splitlines():
+        words = line.replace("(keras)", "").split()
+        if words[0].isdigit():
+            number, words = int(words[0]), words[2:]
+        layers |= dict.fromkeys(words, number)
+    return layers
+
+
+def test_the_architecture_puts_every_module_where_the_test_of_layers_has_it():
     page = REPOSITORY / "docs" / "architecture.md"
-    (layers,) = (block for block in blocks_of(page, "") if "5  edges" in block)
-    words = re.sub(r"^\d  \w+|\(keras\)", "", layers, flags=re.MULTILINE).split()
-    ours = {word for word in words if not word.startswith("data_tools")}
-    assert ours == modules_of("crossview")
-    theirs = {word.removeprefix("data_tools.") for word in set(words) - ours}
-    assert theirs == modules_of("data_tools")
+    (picture,) = (block for block in blocks_of(page, "") if "5  edges" in block)
+    layers = layers_of(picture)
+    theirs = {f"data_tools.{name}" for name in modules_of("data_tools")}
+    assert set(layers) == modules_of("crossview") | theirs
+    assert {name: LAYERS[name] for name in layers} == layers

@@ -202,6 +202,14 @@ def test_pixels_of_the_own_vehicle_are_no_ground():
     assert len(points.channel) < len(points_of(labels, blank_photo()).channel)
 
 
+def test_a_wall_base_among_pixels_of_the_own_vehicle_is_none():
+    labels = labels_with({(46, 40): BUILDING, (47, 40): ROAD})
+    mask = np.ones((60, 80), bool)
+    assert WALL_BASE in points_of(labels, blank_photo(mask=mask)).channel
+    mask[46, 40] = False
+    assert points_of(labels, blank_photo(mask=mask)).channel.tolist() == [FREE]
+
+
 def test_a_mask_fits_probabilities_of_another_size():
     mask = np.ones((60, 80), bool)
     mask[:, :40] = False

@@ -33,7 +33,12 @@ from crossview.cli import options
     show_default=True,
     help="Radius of the search around --lat --lon, or around the photo's own position.",
 )
-@click.option("--heading-deg", type=float, help="Compass heading from true north, clockwise.")
+@click.option(
+    "--heading-deg",
+    type=float,
+    help="What a compass says, clockwise from true north (standard deviation 15 degrees unless "
+    "--compass-sigma-deg says another).",
+)
 @options.compass_sigma_deg
 @click.option(
     "--focal-px",
