@@ -153,6 +153,10 @@ class Turntable:
         source[1:-2, 1:-2, channels] = birdseye.seen
         self._source = source.reshape(-1, channels + 1)
         self._stride = cols + 3
+        seen = source[:, :, channels] > 0
+        pair = seen[:-1] | seen[1:]
+        self._has_weight = np.zeros(source.shape[:2], dtype=bool)
+        self._has_weight[:-1, :-1] = pair[:, :-1] | pair[:, 1:]
         self._outline = _outline(birdseye)
 
     def extent(self, heading_deg: float) -> Extent:
@@ -172,7 +176,7 @@ class Turntable:
     def sample(self, heading_deg: float, extent: Extent) -> tuple[np.ndarray, np.ndarray]:
         """The view turned clockwise by a heading, at the centres of the cells of a box.
 
-        Only cells over the array are answered, and all others are zero.
+        Only cells where something seen has weight are answered; all others are zero.
 
         Returns:
             cells: (n,) positions in the box, row * cols + col, ascending.
@@ -189,10 +193,11 @@ class Turntable:
         col = self.birdseye.camera_col + east * cos + south * sin
         cells = np.flatnonzero((row > -1) & (row < rows) & (col > -1) & (col < cols))
         row, col = row.ravel()[cells], col.ravel()[cells]
-
         above, left = np.floor(row), np.floor(col)
-        lower, righter = row - above, col - left
         tap = ((above + 1) * self._stride + left + 1).astype(np.int32)
+        weighty = np.flatnonzero(self._has_weight.ravel()[tap])
+        cells, tap = cells[weighty], tap[weighty]
+        lower, righter = (row - above)[weighty], (col - left)[weighty]
         taps = np.stack([tap, tap + 1, tap + self._stride, tap + self._stride + 1], axis=1)
         upper, lefter = 1 - lower, 1 - righter
         weights = np.stack(

@@ -355,7 +355,7 @@ class _FrameReduction:
         np.copyto(heading, bins[winner], where=largest > best)
         before = best.copy()
         np.maximum(best, largest, out=best)
-        self.top.add(bins, row, planes)
+        self.top.add(bins, row, planes, bound=largest.max())
         total *= np.exp(before - best)
         planes -= best
         total += np.exp(planes, out=planes).sum(axis=0)
@@ -397,9 +397,9 @@ class _TopPoses:
         self._floor = np.float32(-np.inf)
         self._lock = threading.Lock()
 
-    def add(self, bins: np.ndarray, row: int, planes: np.ndarray) -> None:
-        """Take in scores (bins, rows, cols) from a row on."""
-        if not self.top_k or planes.max() < self._floor:
+    def add(self, bins: np.ndarray, row: int, planes: np.ndarray, *, bound: np.float32) -> None:
+        """Take in scores (bins, rows, cols) from a row on, none of them above a bound."""
+        if not self.top_k or bound < self._floor:
             return
         index = np.flatnonzero(planes >= self._floor)
         index = index[_largest(planes.ravel()[index], self.top_k)]
