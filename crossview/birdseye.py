@@ -146,6 +146,7 @@ class Turntable:
 
     def __init__(self, birdseye: BirdsEye) -> None:
         self.birdseye = birdseye
+        self.reach_cells = birdseye.reach_cells
         rows, cols, channels = birdseye.values.shape
         # one empty cell before and two after, so that the four taps of any position exist
         source = np.zeros((rows + 3, cols + 3, channels + 1), dtype=np.float32)
@@ -165,7 +166,7 @@ class Turntable:
         down, right = self._outline
         south = down * cos + right * sin
         east = right * cos - down * sin
-        reach = self.birdseye.reach_cells
+        reach = self.reach_cells
         return Extent(
             max(math.ceil(south.min() - _ROUNDING_CELLS), -reach),
             min(math.floor(south.max() + _ROUNDING_CELLS), reach) + 1,

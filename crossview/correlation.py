@@ -18,7 +18,7 @@ Visit = Callable[[int, np.ndarray], None]
 """Takes a first row and sums (quadrants, templates, rows, cols) from that row on."""
 
 # Sizes of what is worked on at once, found by trial: about what the processor's caches hold.
-_COLUMNS_BYTES = 3 * 2**19
+_COLUMNS_BYTES = 2**21
 _ROWS_BYTES = 2**22
 _TRANSPOSED_COLS = 128
 
@@ -78,42 +78,41 @@ def turned_spectra(values: np.ndarray, window: Window, *, reach: int) -> TurnedS
     fft_size = next_fast_len(longest + reach, real=True)
 
     region = values[row_start - top : row_stop + bottom, col_start - left : col_stop + right]
-    channels = values.shape[2]
-    frames = np.zeros((fft_size, fft_size, len(QUADRANTS), channels), dtype=np.float32)
     # a quarter turn counter-clockwise makes the right margin the upper one and the upper the left
     margins = ((top, left), (right, top), (bottom, right), (left, bottom))
-    for quadrant, (above, before) in zip(QUADRANTS, margins, strict=True):
-        turned = np.rot90(region, quadrant)
-        for to_row, from_row in _wrapped(len(turned), above, fft_size):
-            for to_col, from_col in _wrapped(turned.shape[1], before, fft_size):
-                frames[to_row, to_col, quadrant] = turned[from_row, from_col]
-    parts = _real_and_imaginary(frames)
+    num_columns, channels = fft_size // 2 + 1, values.shape[2]
+    parts = np.empty((2, num_columns, fft_size, len(QUADRANTS), channels), dtype=np.float32)
+    for pair in (QUADRANTS[:2], QUADRANTS[2:]):  # two at a time, to save memory
+        frames = np.zeros((fft_size, fft_size, len(pair), channels), dtype=np.float32)
+        for index, quadrant in enumerate(pair):
+            _wrap(np.rot90(region, quadrant), margins[quadrant], out=frames[:, :, index])
+        _transform(frames, out=parts[:, :, :, pair[0] : pair[-1] + 1])
     parts.setflags(write=False)
     return TurnedSpectra(parts, QUADRANTS, fft_size, max(height, width), reach)
 
 
-def _wrapped(length: int, margin: int, size: int) -> tuple[tuple[slice, slice], ...]:
-    """Where to put a line whose first cells are to lie before the start of a circle, and whence."""
-    return (
-        (slice(0, length - margin), slice(margin, length)),
-        (slice(size - margin, size), slice(0, margin)),
-    )
+def _wrap(region: np.ndarray, margin: tuple[int, int], *, out: np.ndarray) -> None:
+    """Put a region on a torus: its first rows and columns, the margin, at the far end."""
+    (rows, cols), (above, before), (height, width) = region.shape[:2], margin, out.shape[:2]
+    for to_rows, from_rows in (
+        (slice(0, rows - above), slice(above, rows)),
+        (slice(height - above, height), slice(0, above)),
+    ):
+        out[to_rows, : cols - before] = region[from_rows, before:]
+        out[to_rows, width - before :] = region[from_rows, :before]
 
 
-def _real_and_imaginary(frames: np.ndarray) -> np.ndarray:
-    """Half the spectra of square arrays, (2, columns, rows, quadrants, channels)."""
+def _transform(frames: np.ndarray, *, out: np.ndarray) -> None:
+    """Write half the spectra of (rows, cols, ...) arrays as (2, columns, rows, ...)."""
     from scipy import fft
 
     along_rows = fft.rfft(frames, axis=1)
-    size, num_columns, quadrants, channels = along_rows.shape
-    parts = np.empty((2, num_columns, size, quadrants, channels), dtype=np.float32)
-    step = max(1, _COLUMNS_BYTES // (8 * size * quadrants * channels))
-    for column in range(0, num_columns, step):
+    step = max(1, _COLUMNS_BYTES // along_rows[:, 0].nbytes)
+    for column in range(0, along_rows.shape[1], step):
         columns = slice(column, column + step)
         spectra = fft.fft(along_rows[:, columns], axis=0).swapaxes(0, 1)
-        parts[0, columns] = spectra.real
-        parts[1, columns] = spectra.imag
-    return parts
+        out[0, columns] = spectra.real
+        out[1, columns] = spectra.imag
 
 
 @dataclass(frozen=True, eq=False)

@@ -281,7 +281,7 @@ class _Search:
             (headings,) how many cells are seen whole.
         """
         counts = np.zeros(len(self.wanted), dtype=np.int64)
-        spectra = self.map.spectra(self.window, reach=self.turntable.birdseye.reach_cells)
+        spectra = self.map.spectra(self.window, reach=self.turntable.reach_cells)
         for quadrants, bases in self._groups():
             chosen = spectra.of(quadrants)
             size = _batch_size(chosen)
@@ -425,17 +425,19 @@ def _largest(scores: np.ndarray, count: int) -> np.ndarray:
 
 def _merged(frames: list[_FrameReduction], counts: np.ndarray, top_k: int) -> VoteSummary:
     """The summary of all quadrants, on the window."""
-    best = np.stack([np.rot90(frame.best, -q) for q, frame in zip(QUADRANTS, frames, strict=True)])
-    leader = best.argmax(axis=0)[None]
-    best_score = np.take_along_axis(best, leader, axis=0)[0]
-    heading = np.stack([np.rot90(f.heading, -q) for q, f in zip(QUADRANTS, frames, strict=True)])
-    total = np.stack([np.rot90(f.total, -q) for q, f in zip(QUADRANTS, frames, strict=True)])
-    log_sum = best_score + np.log((total * np.exp(best - best_score)).sum(axis=0))
+    best, total, heading = (
+        np.stack([np.rot90(getattr(frames[quadrant], name), -quadrant) for quadrant in QUADRANTS])
+        for name in ("best", "total", "heading")
+    )
+    best_score, leader = _largest_plane(best)
+    best -= best_score
+    log_sum = best_score + np.log((total * np.exp(best)).sum(axis=0))
+    best_heading = np.take_along_axis(heading, leader[None], axis=0)[0]
     peak = float(log_sum.max())
     return VoteSummary(
         log_sum=_read_only(log_sum),
         best_score=_read_only(best_score),
-        best_heading=_read_only(np.take_along_axis(heading, leader, axis=0)[0]),
+        best_heading=_read_only(best_heading),
         top=_top_votes(frames, best_score.shape, top_k),
         log_total=peak + math.log(np.exp(log_sum.astype(float) - peak).sum()),
         counts=counts,
@@ -469,6 +471,11 @@ def _from_frame(row: int, col: int, quadrant: int, shape: tuple[int, ...]) -> tu
 def _checked_window(window: Window | None, shape: tuple[int, ...]) -> Window:
     if window is None:
         return 0, shape[0], 0, shape[1]
+    if len(window) != 4 or any(int(edge) != edge for edge in window):
+        raise GridMismatchError(
+            "A window is four whole numbers, (row_start, row_stop, col_start, col_stop); "
+            f"got {tuple(window)}."
+        )
     row_start, row_stop, col_start, col_stop = (int(edge) for edge in window)
     if not (0 <= row_start < row_stop <= shape[0] and 0 <= col_start < col_stop <= shape[1]):
         raise GridMismatchError(

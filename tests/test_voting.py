@@ -363,6 +363,8 @@ def test_memory_of_streaming_does_not_grow_with_headings(rng):
         ({"on": VotingMap(np.ones((9, 9, 2)), 1.0)}, GridMismatchError, "0.5 m and the map of 1.0"),
         ({"window": (0, 10, 0, 9)}, GridMismatchError, r"\(0, 10, 0, 9\).*9 rows and 9 columns"),
         ({"window": (3, 3, 0, 9)}, GridMismatchError, "does not lie in a map"),
+        ({"window": (0, 1.5, 0, 9)}, GridMismatchError, r"four whole numbers.*\(0, 1\.5, 0, 9\)"),
+        ({"window": (0, 9)}, GridMismatchError, "four whole numbers"),
         ({"headings": []}, ValueError, "at least one integer"),
         ({"headings": [8]}, ValueError, r"0\.\.7; got 8\.\.8.*angles\.bin_of"),
         ({"headings": [-1, 2]}, ValueError, r"0\.\.7; got -1\.\.2"),
