@@ -12,7 +12,7 @@ from crossview.errors import MissingLocationError, VolumeTooLargeError
 from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
 from crossview.frames import Fix, LocalFrame, Pose
 from crossview.grids import MapGrid
-from crossview.localizer import Localization, Localizer
+from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer
 from crossview.photos import Panorama, Photo, Rig
 from crossview.rasters import MapRaster
 from crossview.semantic import SemanticMatcher
@@ -24,9 +24,8 @@ MIN_PROBABILITY = 0.5
 """An answer that is less probable than this to be within 5 m is no answer."""
 
 MAX_RADIUS_M = 250.0
-"""Largest disc that is searched without a gallery: a volume of half a gigabyte at 0.5 m."""
+"""Largest disc that is searched without a gallery: its volume is half a gigabyte at 0.5 m."""
 
-_WINDOW_MARGIN_M = 2.0
 _PICTURE_INCHES = (10.0, 8.0)
 
 
@@ -143,9 +142,11 @@ def localize_photo(
         radius_m=radius_m,
         like=matcher,
         heading_deg=heading_deg,
-        compass_sigma_deg=compass_sigma_deg or DEFAULT_COMPASS_SIGMA_DEG,
+        compass_sigma_deg=(
+            DEFAULT_COMPASS_SIGMA_DEG if compass_sigma_deg is None else compass_sigma_deg
+        ),
     )
-    localizer = Localizer(maps, matcher, window_radius_m=radius_m + _WINDOW_MARGIN_M)
+    localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
     localization = localizer.localize(matcher.observe(query), prior)
     return Answer(localization, maps, provenance or {})
 

@@ -16,7 +16,10 @@ import numpy.typing as npt
 
 from crossview import angles
 
-_INVERSION_STEPS = 30
+_INVERSION_STEPS = 60
+_TABLE_SIZE = 257
+_RADIUS_UNIT_PX = 1000.0
+_NO_DIFFERENCE = 1e-12
 _INVERSION_TOLERANCE_PX = 1e-9
 
 
@@ -74,10 +77,14 @@ class RadialDistortion:
 
         The smallest root of the slope 1 + 3 k1 r^2 + 5 k2 r^4 + ...
         """
-        slope = [1.0, *((2 * i + 3) * k for i, k in enumerate(self.coefficients))]
-        roots = np.polynomial.Polynomial(slope).roots()
+        # in (r / 1000 px)^2, where terms that make no difference to any image can be told
+        slope = [1.0]
+        for i, k in enumerate(self.coefficients):
+            slope.append((2 * i + 3) * k * _RADIUS_UNIT_PX ** (2 * i + 2))
+        polynomial = np.polynomial.Polynomial(slope).trim(_NO_DIFFERENCE)
+        roots = polynomial.roots()
         real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots.real)) & (roots.real > 0)]
-        return math.sqrt(real.min()) if real.size else math.inf
+        return _RADIUS_UNIT_PX * math.sqrt(real.min()) if real.size else math.inf
 
     def _factor(self, radius: np.ndarray) -> np.ndarray:
         return 1.0 + sum(
@@ -92,23 +99,43 @@ class RadialDistortion:
         )
 
     def _ideal_radius(self, radius: np.ndarray) -> np.ndarray:
-        """Newton's method on the monotonic part of the polynomial."""
+        """Inverse of the polynomial where it grows; NaN for radii that it never reaches.
+
+        Newton's method from a table, inside of a bracket: where the slope is small a step may
+        leave it, and then the bracket is halved.
+        """
         limit = self.max_ideal_radius_px
-        reachable = (
-            radius <= limit * float(self._factor(np.array(limit)))
-            if limit < math.inf
-            else (np.isfinite(radius))
-        )
+        if math.isfinite(limit):
+            reachable = radius <= limit * float(self._factor(np.array(limit)))
+        else:
+            reachable = np.isfinite(radius)
+            # a polynomial that never turns back is at least as far out as in, or grows to be
+            limit = self._radius_beyond(float(np.max(radius, where=reachable, initial=1.0)))
         target = np.where(reachable, radius, 0.0)
-        ideal = np.minimum(target, limit)
+        table = np.linspace(0.0, limit, _TABLE_SIZE)
+        ideal = np.interp(target, table * self._factor(table), table)
+        low, high = np.zeros_like(ideal), np.full_like(ideal, limit)
         for _ in range(_INVERSION_STEPS):
             excess = ideal * self._factor(ideal) - target
-            step = excess / np.maximum(self._slope(ideal), 1e-3)
-            ideal = np.clip(ideal - step, 0.0, limit)
-            if np.all(np.abs(step) < _INVERSION_TOLERANCE_PX):
+            low = np.where(excess < 0, ideal, low)
+            high = np.where(excess > 0, ideal, high)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                stepped = ideal - excess / self._slope(ideal)
+            inside = (stepped >= low) & (stepped <= high)
+            following = np.where(inside, stepped, (low + high) / 2)
+            following = np.where(excess == 0, ideal, following)
+            if np.all(np.abs(following - ideal) < _INVERSION_TOLERANCE_PX):
+                ideal = following
                 break
-        reached = np.abs(ideal * self._factor(ideal) - target) < 1e-6
-        return np.where(reachable & reached, ideal, np.nan)
+            ideal = following
+        return np.where(reachable, ideal, np.nan)
+
+    def _radius_beyond(self, distorted: float) -> float:
+        """An ideal radius whose distorted one is larger, for a polynomial that always grows."""
+        ideal = distorted
+        while ideal * float(self._factor(np.array(ideal))) < distorted:
+            ideal *= 2
+        return ideal
 
 
 @dataclass(frozen=True)

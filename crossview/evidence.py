@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DEFAULT_COMPASS_SIGMA_DEG = 15.0
 """Standard deviation of a phone's compass among buildings, where nothing better is known."""
 
+_FLAT_SIGMA_DEG = 720.0
+"""A compass this bad is flat: its first harmonic is exp(-(2 pi)^2 2) < 1e-34."""
+
 _TAIL_SIGMAS = 8.0
 """How far a normal distribution is wrapped around the circle."""
 
@@ -143,6 +146,8 @@ def compass(grid: PoseGrid, heading_deg: float, *, sigma_deg: float) -> np.ndarr
         raise ValueError(f"heading_deg must be a finite number of degrees, got {heading_deg}.")
     if grid.num_headings == 1:
         return np.zeros(1)
+    if sigma_deg > _FLAT_SIGMA_DEG:
+        return np.full(grid.num_headings, -math.log(angles.FULL_TURN_DEG))
     turn_deg = angles.difference_deg(grid.headings_deg, heading_deg)
     half_deg = angles.FULL_TURN_DEG / grid.num_headings / 2
     num_turns = math.ceil(_TAIL_SIGMAS * sigma_deg / angles.FULL_TURN_DEG) + 1

@@ -54,8 +54,10 @@ class CredibleRegion:
     cells: tuple[np.ndarray, ...]
 
     def __post_init__(self) -> None:
-        for cells in self.cells:
-            cells.flags.writeable = False
+        cells = tuple(np.array(cells, dtype=bool) for cells in self.cells)  # nobody else's
+        for own in cells:
+            own.flags.writeable = False
+        object.__setattr__(self, "cells", cells)
 
     @property
     def reached(self) -> bool:

@@ -62,6 +62,8 @@ class MapGrid:
             raise ValueError(f"west_m and north_m must be finite, got {self}.")
         if self.height != int(self.height) or self.width != int(self.width):
             raise ValueError(f"height and width must be whole numbers, got {self}.")
+        object.__setattr__(self, "height", int(self.height))
+        object.__setattr__(self, "width", int(self.width))
         if self.height < 1 or self.width < 1:
             raise ValueError(
                 f"A grid needs at least one row and one column, got {self.height} x {self.width}."
@@ -182,6 +184,7 @@ class PoseGrid:
                 f"num_headings must be a multiple of 4, or 1 where heading is not represented; "
                 f"got {self.num_headings}."
             )
+        object.__setattr__(self, "num_headings", int(self.num_headings))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -227,7 +230,7 @@ class PoseGrid:
             raise VolumeTooLargeError(
                 f"A pose volume of {self.shape} needs {num_bytes / 1e9:.1f} GB and the limit is "
                 f"{max_bytes / 1e9:.1f} GB. Use num_headings=1 (matchers then sum over headings as "
-                "they go), larger cells, a smaller window, or a higher max_bytes."
+                "they go), larger cells, a smaller window, or, where there is one, more max_bytes."
             )
 
 

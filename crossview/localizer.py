@@ -9,10 +9,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from crossview import angles
+from crossview.errors import MapError
 from crossview.evidence import Nothing
 from crossview.grids import MapGrid, PoseGrid
 from crossview.posterior import Mode, Posterior, Resolution
 from crossview.rasters import MapRaster
+
+WINDOW_MARGIN_M = 2.0
+"""How much wider than a disc the one window is that holds it: its cells may stick out."""
 
 
 class Gallery(Protocol):
@@ -128,8 +133,18 @@ class Localizer:
         return Localization(tuple(fine), log_rest=coarse.log_mass_outside(windows))
 
     def match(self, query: Any, grid: PoseGrid, coarse: Posterior) -> np.ndarray:
-        """The matcher's log-likelihood on a window, for the headings that are still possible."""
-        map_raster = self.maps(grid.map.padded(self.matcher.reach_m))
-        possible = coarse.onto(grid).heading() > 0
+        """The matcher's log-likelihood on a window, for the headings that are still possible.
+
+        A window that the map does not reach gets the log ratio of a place unknown, 0.
+
+        Raises:
+            MapError: The map does not reach the prior at all.
+        """
+        try:
+            map_raster = self.maps(grid.map.padded(self.matcher.reach_m))
+        except MapError:
+            self.maps(coarse.grid.map)  # raises too where nothing of the prior is on the map
+            return np.zeros((1, 1, 1), np.float32)
+        possible = angles.resample_bins(coarse.heading(), grid.num_headings) > 0
         headings = None if possible.all() else np.flatnonzero(possible)
         return self.matcher.log_likelihood(query, map_raster, grid, headings=headings)

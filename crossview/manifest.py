@@ -377,14 +377,9 @@ class Manifest:
         if row is reference:
             return Mount()
         pose, origin = self.pose(row["view_id"]), self.pose(reference["view_id"])
-        turn_deg = row["heading_deg"] - reference["heading_deg"]
-        if math.isnan(turn_deg) or (pose is None) != (origin is None):
-            raise ManifestError(
-                f"Views {reference['view_id']!r} and {row['view_id']!r} form a station, so both "
-                "need a heading_deg, and both or neither a position."
-            )
+        # the schema has seen to it that views of a station have headings, and all or none a pose
         if pose is None or origin is None or pose.heading_deg is None or origin.heading_deg is None:
-            return Mount(turn_deg)
+            return Mount(row["heading_deg"] - reference["heading_deg"])
         ahead_x, ahead_y = angles.forward(origin.heading_deg)
         east_m, north_m = pose.x_m - origin.x_m, pose.y_m - origin.y_m
         return Mount(

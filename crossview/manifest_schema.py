@@ -11,8 +11,10 @@
 - views: one photo or panorama each, with the pose that is known of it: heading from *true* north,
   height above the street. The camera is that of the *stored* pixels, whatever EXIF says: an image
   stored upside down has a roll near 180 degrees. station_id groups what was taken together as a
-  rig, sequence_id and order make a drive. accuracy_m is the standard deviation of the position
-  per axis, where it is known. time_utc is ISO 8601 with its offset.
+  rig: of such views all have a heading, and all or none a position. A view without one is a
+  station of its own, by the name of its view_id. sequence_id and order make a drive. accuracy_m
+  is the standard deviation of the position per axis, where it is known. time_utc is ISO 8601 with
+  its offset.
 - tiles: satellite images with a place. pairs: which tile shows which view.
 - maps: files in the manifest's own folder. surveyed names the classes whose absence means absence,
   separated by semicolons.
@@ -244,13 +246,14 @@ def _row_problems(parsed: Mapping[str, pd.DataFrame]) -> list[Problem]:
     for i, row in enumerate(tables.records(parsed["cameras"]), tables.FIRST_ROW):
         found += [Problem("cameras.csv", i, *wrong) for wrong in _camera_problems(row)]
     models = dict(zip(parsed["cameras"]["camera_id"], parsed["cameras"]["model"], strict=True))
-    station_regions: dict[str, str] = {}
-    for i, row in enumerate(tables.records(parsed["views"]), tables.FIRST_ROW):
+    stations: dict[str, list[Mapping[str, Any]]] = {}
+    views = tables.records(parsed["views"])
+    for row in views:
+        if row["station_id"]:
+            stations.setdefault(row["station_id"], []).append(row)
+    for i, row in enumerate(views, tables.FIRST_ROW):
         found += [Problem("views.csv", i, *wrong) for wrong in _view_problems(row, models)]
-        region = station_regions.setdefault(row["station_id"] or row["view_id"], row["region"])
-        if region != row["region"]:
-            message = f"station {row['station_id']!r} is in region {region!r} already."
-            found.append(Problem("views.csv", i, "region", message))
+        found += [Problem("views.csv", i, *wrong) for wrong in _station_problems(row, stations)]
     return found
 
 
@@ -281,6 +284,33 @@ def _view_problems(row: Mapping[str, Any], models: Mapping[str, str]) -> Iterato
     model = {"photo": "pinhole", "panorama": "equirectangular"}[row["kind"]]
     if row["camera_id"] and models.get(row["camera_id"], model) != model:
         yield "camera_id", f"a {row['kind']} needs a camera of model {model}."
+
+
+def _station_problems(
+    row: Mapping[str, Any], stations: Mapping[str, list[Mapping[str, Any]]]
+) -> Iterator[tuple[str, str]]:
+    """What keeps a view from forming one rig with the other views of its station."""
+    if not row["station_id"]:
+        if row["view_id"] in stations:
+            other = stations[row["view_id"]][0]["view_id"]
+            yield (
+                "station_id",
+                f"empty, so view {row['view_id']!r} is a station of that name, which view "
+                f"{other!r} has as its station_id. Give it a station_id: the same if they were "
+                "taken together, else another.",
+            )
+        return
+    station = stations[row["station_id"]]
+    first = station[0]
+    if row["region"] != first["region"]:
+        message = f"station {row['station_id']!r} is in region {first['region']!r} already."
+        yield "region", message
+    if len(station) > 1 and math.isnan(row["heading_deg"]):
+        message = f"empty, and each of the {len(station)} views of station {row['station_id']!r} "
+        yield "heading_deg", message + "needs one to be mounted in a rig."
+    if math.isnan(row["lat_deg"]) and not all(math.isnan(view["lat_deg"]) for view in station):
+        message = f"empty, and other views of station {row['station_id']!r} have a position: all "
+        yield "lat_deg", message + "or none of them need one."
 
 
 def _place_problems(parsed: Mapping[str, pd.DataFrame]) -> list[Problem]:

@@ -10,9 +10,6 @@ from scipy import sparse
 
 from crossview.grids import MapGrid
 
-NO_MASS = 1e-6
-"""Less than this is the rounding of float32 masses."""
-
 
 class Square(NamedTuple):
     """Edges in cells."""
@@ -81,7 +78,7 @@ def heaviest_squares(mass: np.ndarray, *, side: int, count: int) -> list[Square]
     squares: list[Square] = []
     while len(squares) < count:
         row, col = (int(i) for i in np.unravel_index(np.argmax(preference), preference.shape))
-        if not preference[row, col] > NO_MASS:
+        if not preference[row, col] > 0:
             break
         squares.append(Square(row, row + height, col, col + width))
         preference[

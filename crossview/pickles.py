@@ -16,6 +16,7 @@ import math
 import pickletools
 import reprlib
 import struct
+import sys
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -31,6 +32,15 @@ from crossview.errors import UnsafePickleError, WeightsError
 
 MAX_BYTES = 4_000_000_000
 """Most memory, in bytes, that reading a file may take without being told otherwise."""
+
+_MAX_PICKLE_BYTES = 64_000_000
+"""Most that data.pkl may hold; the numbers lie beside it, so that it is small in any real file."""
+
+_INSTRUCTION_BYTES = 64
+"""What one instruction of a pickle is taken to make: a small value, or room for it elsewhere."""
+
+_TENSOR_BYTES = 512
+"""What a tensor takes beside its numbers, sizes and strides."""
 
 _ZIP_MAGIC = b"PK"
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
@@ -191,6 +201,9 @@ class _Interpreter:
         """The object that the pickle at the file's position describes."""
         self._stack, self._outer_stacks, self._memo = [], [], {}
         for name, argument in _instructions(file):
+            self._budget.take(
+                _INSTRUCTION_BYTES + sys.getsizeof(argument), "an instruction of its pickle"
+            )
             if name in _PUSHED_ARGUMENTS:
                 self._stack.append(argument)
             elif name in _PUSHED_CONSTANTS:
@@ -359,7 +372,8 @@ class _Interpreter:
                 f"storage {storage.key!r}. Download it again."
             )
         dtype = _dtype(storage.element)
-        self._budget.take(math.prod(size) * dtype.itemsize, shown)
+        num_bytes = math.prod(size) * dtype.itemsize + _TENSOR_BYTES + 16 * len(size)
+        self._budget.take(num_bytes, shown)
         array = np.empty(size, dtype)
         self.tensors.append(_Tensor(array, storage, offset, strides))
         return array
@@ -496,6 +510,12 @@ def _read_zip(path: Path, budget: _Budget) -> Any:
                 f"is a zip archive with {len(pickles)} files named data.pkl, expected one. "
                 "Pass the file that torch.save wrote, as it is."
             )
+        pickle_bytes = archive.getinfo(pickles[0]).file_size
+        if pickle_bytes > _MAX_PICKLE_BYTES:
+            raise WeightsError(
+                f"has a data.pkl of {pickle_bytes} bytes, expected at most {_MAX_PICKLE_BYTES}. "
+                "Ask its author for torch.save(model.state_dict(), path)."
+            )
         folder = pickles[0].removesuffix("data.pkl")
         byte_order: _ByteOrder = "<"
         if f"{folder}byteorder" in names:
@@ -519,7 +539,9 @@ def _entry(archive: zipfile.ZipFile, name: str, budget: _Budget) -> bytes:
         )
     budget.take(entry.file_size, f"its part {name!r}")
     try:
-        return archive.read(entry)
+        with archive.open(entry) as file:
+            # read() would unpack all that there is before it cuts it to the size that is stated
+            return file.read(entry.file_size)
     except OSError as error:  # an entry that claims to start before the file
         raise WeightsError(
             f"has a part {name!r} that cannot be read ({error}). Download it again."

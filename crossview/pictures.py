@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from crossview import atomic, plots
 from crossview.errors import ManifestError
@@ -13,7 +16,7 @@ from crossview.grids import MapGrid
 from crossview.manifest import Manifest
 from crossview.photos import Photo
 from crossview.pose_evaluation import PriorRule, queries, trial
-from crossview.semantic import CHANNELS, SemanticMatcher, upright_images
+from crossview.semantic import CHANNELS, Segmenter, SemanticMatcher, upright_images
 from crossview.vectors import VectorMap
 
 if TYPE_CHECKING:
@@ -60,24 +63,23 @@ def draw_station(
     (station,) = (s for s in manifest.stations() if s.station_id == station_id)
     out.mkdir(parents=True, exist_ok=True)
     canvas = _Canvas(out)
-    for view_id, (image, _) in zip(
-        station.view_ids, upright_images(manifest.rig(station_id)), strict=False
+    images = query.read()
+    segmenter = _Remembering(matcher.segmenter)
+    view = replace(matcher, segmenter=segmenter).observe(images)
+    for view_id, (image, _), probabilities in zip(
+        station.view_ids, upright_images(images), segmenter.answers, strict=True
     ):
+        classes = matcher.segmenter.classes
+        plots.segmentation(image.image, probabilities, classes, canvas.axes(f"{view_id}-classes"))
         pose = manifest.pose(view_id)
-        probabilities = matcher.segmenter(image.image)
-        plots.segmentation(
-            image.image, probabilities, matcher.segmenter.classes, canvas.axes(f"{view_id}-classes")
-        )
         if isinstance(image, Photo) and pose is not None:
-            around = _grid_around(frame, pose.x_m, pose.y_m)
-            buildings = vector_map.buildings(around)
+            buildings = vector_map.buildings(_grid_around(frame, pose.x_m, pose.y_m))
             plots.footprints_on_photo(
                 image,
                 list(zip(buildings.geometry, buildings["height_m"], strict=True)),
                 pose,
                 canvas.axes(f"{view_id}-footprints"),
             )
-    view = matcher.observe(query.read())
     plots.birdseye(view, canvas.axes("birdseye"), names=CHANNELS)
     answer = trial(query, view, frame, matcher, vector_map, rule=rule)
     background = vector_map(answer.localization.best.grid.map.padded(_MARGIN_M))
@@ -94,6 +96,19 @@ def draw_station(
 
 def _grid_around(frame: LocalFrame, x_m: float, y_m: float) -> MapGrid:
     return MapGrid.around(frame, x_m, y_m, radius_m=_SIGHT_M, cell_m=1.0)
+
+
+class _Remembering:
+    """A segmenter that keeps what it answered, in order: networks are slow."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.classes = segmenter.classes
+        self.answers: list[np.ndarray] = []
+        self._segmenter = segmenter
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        self.answers.append(self._segmenter(image))
+        return self.answers[-1]
 
 
 class _Canvas:

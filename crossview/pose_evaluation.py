@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import numpy as np
 from crossview.birdseye import BirdsEye
 from crossview.errors import ManifestError
 from crossview.evaluation import PoseResult, pose_result
-from crossview.evidence import prior_within
+from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
-from crossview.localizer import Localization, Localizer
+from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer
 from crossview.photos import Panorama, Photo, Rig
 from crossview.posterior import Posterior
 from crossview.rasters import MapRaster
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from crossview.vectors import VectorMap
 
 _log = logging.getLogger(__name__)
-
-_WINDOW_MARGIN_M = 2.0
-"""The one window of a trial holds its whole prior, whose cells may stick out of the disc."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,18 @@ class PriorRule:
     shift_m: float = 15.0
     compass_sigma_deg: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if (
+            not 0 < self.radius_m < math.inf
+            or not 0 <= self.shift_m * math.sqrt(2) <= self.radius_m
+        ):
+            raise ValueError(
+                f"A disc of {self.radius_m} m whose centre is up to {self.shift_m} m off per axis "
+                "may not hold the camera. Give a positive radius_m of at least 1.42 times shift_m."
+            )
+        if self.compass_sigma_deg is not None and not 0 < self.compass_sigma_deg < math.inf:
+            raise ValueError(f"compass_sigma_deg must be positive, got {self.compass_sigma_deg}.")
 
 
 @dataclass(frozen=True)
@@ -146,7 +156,7 @@ def drawn_prior(
         radius_m=rule.radius_m,
         like=matcher,
         heading_deg=heading_deg,
-        compass_sigma_deg=rule.compass_sigma_deg or 0.0,
+        compass_sigma_deg=rule.compass_sigma_deg or DEFAULT_COMPASS_SIGMA_DEG,
     )
 
 
@@ -189,7 +199,7 @@ def trial(
 ) -> Trial:
     """Localize what matcher.observe made of one query."""
     localizer = Localizer(
-        maps=maps, matcher=matcher, window_radius_m=rule.radius_m + _WINDOW_MARGIN_M
+        maps=maps, matcher=matcher, window_radius_m=rule.radius_m + WINDOW_MARGIN_M
     )
     prior = drawn_prior(rule, query, frame, matcher)
     localization = localizer.localize(view, prior)

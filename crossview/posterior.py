@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -34,6 +35,9 @@ _DIRECTIONS_PER_CELL = 2
 
 _FEWEST_DIRECTIONS = 16
 """That stand for a whole circle, however small it is."""
+
+_SHARE_NOISE = 1e-9
+"""Rounding of the share of a cell that windows leave."""
 
 _SAME_LATTICE = 1e-9
 """Share of a cell up to which two grids' corners count as the same."""
@@ -84,7 +88,7 @@ class Posterior:
     log_evidence: float = 0.0
 
     def __post_init__(self) -> None:
-        log_mass = np.array(self.log_mass, dtype=np.float32)
+        log_mass = _owned(self.log_mass)
         if log_mass.shape != self.grid.shape:
             raise GridMismatchError(
                 f"log_mass has shape {log_mass.shape} and its grid {self.grid.shape}."
@@ -207,7 +211,7 @@ class Posterior:
             )
         log_sum = _log_sum_exp(joint, "log-likelihood")
         joint -= np.float32(log_sum)
-        return Posterior(self.grid, joint, self.log_evidence + joint_peak + log_sum)
+        return Posterior(self.grid, _frozen(joint), self.log_evidence + joint_peak + log_sum)
 
     def moved(self, motion: Motion) -> Posterior:
         """The distribution after a motion, on a grid that follows the camera by whole cells.
@@ -225,13 +229,16 @@ class Posterior:
         known = self.grid.num_headings > 1
         right, down = self._displacements(motion)
         peak = float(self.log_mass.max())
-        mass = np.exp(self.log_mass.astype(float) - peak)
-        weight = mass.sum(axis=(0, 1)) / mass.sum()
+        weight = self.heading()
         shift_cols = round(float(weight @ right.mean(axis=1))) if known else 0
         shift_rows = round(float(weight @ down.mean(axis=1))) if known else 0
         moved = np.stack(
             [
-                _spread(mass[:, :, k], down[k] - shift_rows, right[k] - shift_cols)
+                _spread(
+                    np.exp(self.log_mass[:, :, k] - np.float32(peak)),
+                    down[k] - shift_rows,
+                    right[k] - shift_cols,
+                )
                 for k in range(self.grid.num_headings)
             ],
             axis=2,
@@ -250,7 +257,7 @@ class Posterior:
             )
         return self._from_mass(grid, moved, peak)
 
-    def onto(self, grid: PoseGrid) -> Posterior:
+    def onto(self, grid: PoseGrid, *, max_bytes: int = MAX_VOLUME_BYTES) -> Posterior:
         """The distribution on another grid of the same frame: a window, or other cells or bins.
 
         Mass is uniform inside a cell and a bin and goes by overlap in x, y and heading. The mass
@@ -259,6 +266,7 @@ class Posterior:
         Raises:
             FrameMismatchError: The grid is in another frame.
             ImpossibleEvidenceError: None of the mass is inside.
+            VolumeTooLargeError: The volume would be larger than max_bytes.
         """
         source, target = self.grid.map, grid.map
         if source.frame != target.frame:
@@ -266,7 +274,7 @@ class Posterior:
                 f"The posterior is anchored at {source.frame} and the grid at {target.frame}. "
                 "Build both from one LocalFrame."
             )
-        grid.require_memory()
+        grid.require_memory(max_bytes)
         if grid == self.grid:
             return self
         offset = self._whole_cells_to(grid)
@@ -288,9 +296,11 @@ class Posterior:
         inside = self.log_mass[touched_rows, touched_cols]
         peak = float(np.max(inside, initial=-np.inf))
         self._require_possible(peak, target)
-        mass = angles.resample_bins(np.exp(inside.astype(float) - peak), grid.num_headings)
+        mass = np.exp(inside.astype(float) - peak)
         mass = overlaps.along_rows(rows[:, touched_rows], mass)
         mass = overlaps.along_rows(cols[:, touched_cols], mass.swapaxes(0, 1)).swapaxes(0, 1)
+        if self.grid.num_headings > 1:
+            mass = angles.resample_bins(mass, grid.num_headings)
         return self._from_mass(grid, mass, peak)
 
     # ---------------------------------------------------------------- read
@@ -346,17 +356,12 @@ class Posterior:
         return total
 
     def position(self) -> np.ndarray:
-        """Probability of every cell, whatever the heading, (rows, cols) float64."""
-        return np.concatenate(
-            [np.exp(block.astype(float)).sum(axis=2) for block in _blocks(self.log_mass)]
-        )
+        """Probability of every cell, whatever the heading, (rows, cols) float64, read-only."""
+        return self._position
 
     def heading(self) -> np.ndarray:
-        """Probability of every heading bin, wherever the camera is, (headings,) float64."""
-        return np.sum(
-            [np.exp(block.astype(float)).sum(axis=(0, 1)) for block in _blocks(self.log_mass)],
-            axis=0,
-        )
+        """Probability of every bin, wherever the camera is, (headings,) float64, read-only."""
+        return self._heading
 
     def region(self, mass: float) -> np.ndarray:
         """The smallest set of cells with at least this probability, (rows, cols) bool."""
@@ -446,6 +451,11 @@ class Posterior:
             radius_m: Half the side of a window.
             like: Cell size and number of headings wanted: a matcher.
         """
+        if 2 * radius_m < like.cell_m:
+            raise ValueError(
+                f"A window of +-{radius_m} m is smaller than a cell of {like.cell_m} m. Give a "
+                "larger radius_m."
+            )
         cells = self.grid.map
         corners = overlaps.heaviest_squares(
             self.position(), side=max(1, round(2 * radius_m / cells.cell_m)), count=max_windows
@@ -460,10 +470,21 @@ class Posterior:
         outside = np.ones(self.grid.map.shape)
         for window in windows:
             outside -= overlaps.share_inside(self.grid.map, window.map)
-        mass = float(np.sum(self.position() * np.clip(outside, 0.0, 1.0)))
-        return self.log_evidence + math.log(mass) if mass > overlaps.NO_MASS else -math.inf
+        outside[outside < _SHARE_NOISE] = 0.0
+        mass = float(np.sum(self.position() * outside))
+        return self.log_evidence + math.log(mass) if mass > 0 else -math.inf
 
     # ------------------------------------------------------------- private
+
+    @functools.cached_property
+    def _position(self) -> np.ndarray:
+        blocks = [np.exp(block.astype(float)).sum(axis=2) for block in _blocks(self.log_mass)]
+        return _frozen(np.concatenate(blocks))
+
+    @functools.cached_property
+    def _heading(self) -> np.ndarray:
+        blocks = [np.exp(block.astype(float)).sum(axis=(0, 1)) for block in _blocks(self.log_mass)]
+        return _frozen(np.sum(blocks, axis=0))
 
     def _blocks_with(self, values: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Slabs of rows of log_mass, each with the values that belong to it."""
@@ -521,23 +542,49 @@ class Posterior:
         return east_m / self.grid.map.cell_m, -north_m / self.grid.map.cell_m
 
     def _from_mass(self, grid: PoseGrid, mass: np.ndarray, log_scale: float) -> Posterior:
-        """Normalise mass that was divided by exp(log_scale); what is missing becomes evidence."""
-        total = float(mass.sum())
+        """Normalise mass that was divided by exp(log_scale); what is missing becomes evidence.
+
+        The array is used up. One bin is spread over all bins of the grid.
+        """
+        total = float(mass.sum(dtype=float))
         with np.errstate(divide="ignore"):
-            log_mass = np.log(mass / total)
+            log_mass = np.log(mass, out=mass)
+        log_mass -= math.log(total)
+        if log_mass.shape[2] == 1 < grid.num_headings:
+            log_mass = np.repeat(
+                log_mass.astype(np.float32) - np.float32(math.log(grid.num_headings)),
+                grid.num_headings,
+                axis=2,
+            )
         # spreading float32 masses can gain their rounding; it is no evidence
         log_inside = min(math.log(total) + log_scale, 0.0)
-        return Posterior(grid, log_mass, self.log_evidence + log_inside)
+        return Posterior(grid, _frozen(log_mass), self.log_evidence + log_inside)
 
 
 def _spread(values: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
     """The mean of (rows, cols) values shifted by several displacements; what leaves is lost."""
     spread = np.zeros_like(values)
     for rows, cols in zip(down, right, strict=True):
-        spread += ndimage.shift(
-            values, (rows, cols), order=1, mode="grid-constant", cval=0.0, prefilter=False
-        )
-    return spread / down.size
+        row, col = math.floor(rows), math.floor(cols)
+        for row_share, to_row in ((row + 1 - rows, row), (rows - row, row + 1)):
+            for col_share, to_col in ((col + 1 - cols, col), (cols - col, col + 1)):
+                share = np.float32(row_share * col_share / down.size)
+                if share:
+                    _add_shifted(spread, share * values, to_row, to_col)
+    return spread
+
+
+def _add_shifted(total: np.ndarray, values: np.ndarray, down: int, right: int) -> None:
+    """Add values moved by whole cells; what leaves is lost."""
+    height, width = total.shape
+    if abs(down) >= height or abs(right) >= width:
+        return
+    to = slice(max(down, 0), height + min(down, 0)), slice(max(right, 0), width + min(right, 0))
+    source = (
+        slice(max(-down, 0), height + min(-down, 0)),
+        slice(max(-right, 0), width + min(-right, 0)),
+    )
+    total[to] += values[source]
 
 
 def _blurred(mass: np.ndarray, sigma: float, axis: int, *, mode: str) -> np.ndarray:
@@ -566,6 +613,17 @@ def _distance_m(cells: MapGrid, x_m: float, y_m: float) -> np.ndarray:
     """Distance of the cells' centres from a place, (rows, cols)."""
     center_x, center_y = cells.centers()
     return np.hypot(center_x[None, :] - x_m, center_y[:, None] - y_m)
+
+
+def _owned(values: np.ndarray) -> np.ndarray:
+    """A float32 array that nobody else can write to; our own read-only ones are not copied."""
+    is_ours = values.dtype == np.float32 and values.base is None and not values.flags.writeable
+    return values if is_ours else np.array(values, dtype=np.float32)
+
+
+def _frozen(values: np.ndarray) -> np.ndarray:
+    values.flags.writeable = False
+    return values
 
 
 def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

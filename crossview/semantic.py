@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,12 +15,12 @@ from crossview.birdseye import BirdsEye
 from crossview.cameras import map_from_camera
 from crossview.errors import FrameMismatchError, GridMismatchError
 from crossview.grids import MapGrid, PoseGrid
+from crossview.legends import BUILDING
 from crossview.photos import Mount, Panorama, Photo, Rig
 from crossview.rasters import MapRaster
 
 GROUND_CLASSES = ("road", "sidewalk", "terrain")
 WALL_CLASSES = ("building", "wall", "fence")
-BUILDING = "building"
 
 FREE, WALL_BASE, BEHIND = 0, 1, 2
 """Channels of the bird's-eye view: open ground, the foot of a wall, and what the wall hides."""
@@ -57,7 +58,7 @@ class Segmenter(Protocol):
         """(rows, cols, 3) uint8 RGB to (rows, cols, classes) probabilities, any resolution."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroundPoints:
     """Places on the ground plane in the query's own frame, and what was observed there.
 
@@ -318,10 +319,13 @@ def _require_margin(window: voting.Window, cells: MapGrid, view: BirdsEye) -> No
     """Refuse a map that ends before the view does: what is cut off would vote 0."""
     row_start, row_stop, col_start, col_stop = window
     margin = min(row_start, col_start, cells.height - row_stop, cells.width - col_stop)
-    if margin < view.reach_cells:
+    # a cell's vote looks for walls around it
+    needed = view.reach_cells + math.ceil(_WALL_SIGHT_M / cells.cell_m + 0.5)
+    if margin < needed:
         raise GridMismatchError(
-            f"The map goes {margin * cells.cell_m:g} m beyond the poses and the view sees "
-            f"{view.reach_m:g} m. Cut the map with maps(grid.map.padded(matcher.reach_m))."
+            f"The map goes {margin * cells.cell_m:g} m beyond the poses and the view asks for "
+            f"{needed * cells.cell_m:g} m. Cut the map with "
+            "maps(grid.map.padded(matcher.reach_m))."
         )
 
 

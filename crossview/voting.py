@@ -1,5 +1,7 @@
 """Exhaustive voting: how well a bird's-eye view fits a map at every position and heading."""
 
+from __future__ import annotations
+
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +20,8 @@ from crossview.correlation import (
     turned_spectra,
 )
 from crossview.errors import GridMismatchError, VolumeTooLargeError
+from crossview.grids import MAX_VOLUME_BYTES
 
-MAX_VOLUME_BYTES = 10**9
 FULLY_SEEN = 1 - 1e-4
 """A template's cell counts as valid above this share of its turned mask (OrienterNet's rule)."""
 
@@ -61,7 +63,8 @@ class VoteSummary:
         log_sum: (rows, cols) float32, the log of the sum over headings of exp(scaled score).
         best_score: (rows, cols) float32, the largest scaled score over headings.
         best_heading: (rows, cols) int32, a bin that has it.
-        top: The poses with the largest scaled scores, best first.
+        top: The poses with the largest scaled scores, best first, among equals by row, then
+            column, then heading.
         log_total: The log of the sum of exp(scaled score) over all poses.
         counts: As in Votes.
     """
@@ -212,7 +215,11 @@ def vote_streaming(
         workers=workers,
         scale=scale,
     )
-    reductions = [_FrameReduction(search.frame_shape(q), int(top_k)) for q in QUADRANTS]
+    volume_shape = (*search.frame_shape(0), num_headings)
+    reductions = [
+        _FrameReduction(search.frame_shape(q), _TopPoses(int(top_k), q, volume_shape))
+        for q in QUADRANTS
+    ]
 
     def reduce(quadrant: int, bins: np.ndarray, row: int, planes: np.ndarray) -> None:
         reductions[quadrant].add(bins, row, planes)
@@ -341,11 +348,11 @@ class _Search:
 class _FrameReduction:
     """Running reductions of one quadrant's scaled scores, in its frame."""
 
-    def __init__(self, shape: tuple[int, int], top_k: int) -> None:
+    def __init__(self, shape: tuple[int, int], top: _TopPoses) -> None:
         self.best = np.full(shape, -np.inf, dtype=np.float32)
         self.total = np.zeros(shape, dtype=np.float32)  # of exp(score - best)
         self.heading = np.zeros(shape, dtype=np.int32)
-        self.top = _TopPoses(top_k)
+        self.top = top
 
     def add(self, bins: np.ndarray, row: int, planes: np.ndarray) -> None:
         """Take in scores (bins, rows, cols) from a row on; the array is used up."""
@@ -385,15 +392,18 @@ def _largest_plane(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _TopPoses:
-    """The largest of many scores and where they are, in one quadrant's frame.
+    """The largest of many scores of one quadrant, and where they are on the window.
 
-    Which threads add, and in which order, makes no difference, not even among equals.
+    Among equals those count that come first by row, column and heading of the window. Which
+    threads add, and in which order, makes no difference.
     """
 
-    def __init__(self, top_k: int) -> None:
+    def __init__(self, top_k: int, quadrant: int, volume_shape: tuple[int, int, int]) -> None:
         self.top_k = top_k
         self.scores = np.empty(0, dtype=np.float32)
-        self.places = np.empty((0, 3), dtype=np.int64)  # row, col, heading
+        self.places = np.empty(0, dtype=np.int64)  # flat indices into (rows, cols, headings)
+        self._quadrant = quadrant
+        self._volume_shape = volume_shape
         self._floor = np.float32(-np.inf)
         self._lock = threading.Lock()
 
@@ -402,25 +412,35 @@ class _TopPoses:
         if not self.top_k or bound < self._floor:
             return
         index = np.flatnonzero(planes >= self._floor)
-        index = index[_largest(planes.ravel()[index], self.top_k)]
+        scores = planes.ravel()[index]
+        if len(scores) > self.top_k:
+            kept = scores >= np.partition(scores, -self.top_k)[-self.top_k]
+            index, scores = index[kept], scores[kept]
         plane, plane_row, col = np.unravel_index(index, planes.shape)
-        places = np.stack([plane_row + row, col, bins[plane]], axis=1)
+        place = _from_frame(plane_row + row, col, self._quadrant, self._volume_shape)
+        places = np.ravel_multi_index((*place, bins[plane]), self._volume_shape)
+        scores, places = _first_of_equals(scores, places, self.top_k)
         with self._lock:
-            scores = np.concatenate([self.scores, planes.ravel()[index]])
+            scores = np.concatenate([self.scores, scores])
             places = np.concatenate([self.places, places])
-            order = np.lexsort((*places.T[::-1], -scores))[: self.top_k]
+            order = np.lexsort((places, -scores))[: self.top_k]
             self.scores, self.places = scores[order], places[order]
             if len(order) == self.top_k:
                 self._floor = self.scores[-1]
 
 
-def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the largest scores, and among equals the first, in the order given."""
+def _first_of_equals(
+    scores: np.ndarray, places: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most so many: fewer than that exceed the least score, of which the first places stay."""
     if len(scores) <= count:
-        return np.arange(len(scores))
-    least = np.partition(scores, -count)[-count]
-    above = np.flatnonzero(scores > least)
-    return np.union1d(above, np.flatnonzero(scores == least)[: count - len(above)])
+        return scores, places
+    least = scores.min()
+    above, equal = np.flatnonzero(scores > least), np.flatnonzero(scores == least)
+    room = count - len(above)
+    first = equal[np.argpartition(places[equal], room - 1)[:room]]
+    kept = np.concatenate([above, first])
+    return scores[kept], places[kept]
 
 
 def _merged(frames: list[_FrameReduction], counts: np.ndarray, top_k: int) -> VoteSummary:
@@ -438,27 +458,29 @@ def _merged(frames: list[_FrameReduction], counts: np.ndarray, top_k: int) -> Vo
         log_sum=_read_only(log_sum),
         best_score=_read_only(best_score),
         best_heading=_read_only(best_heading),
-        top=_top_votes(frames, best_score.shape, top_k),
+        top=_top_votes(frames, (*best_score.shape, len(counts)), top_k),
         log_total=peak + math.log(np.exp(log_sum.astype(float) - peak).sum()),
         counts=counts,
     )
 
 
 def _top_votes(
-    frames: list[_FrameReduction], shape: tuple[int, ...], top_k: int
+    frames: list[_FrameReduction], volume_shape: tuple[int, ...], top_k: int
 ) -> tuple[Vote, ...]:
     """The best poses of all quadrants; among equals the first in (row, col, heading)."""
     votes = []
-    for quadrant, frame in zip(QUADRANTS, frames, strict=True):
-        for score, place in zip(frame.top.scores, frame.top.places, strict=True):
-            row, col = _from_frame(int(place[0]), int(place[1]), quadrant, shape)
-            votes.append(Vote(float(score), row, col, int(place[2])))
+    for frame in frames:
+        places = np.stack(np.unravel_index(frame.top.places, volume_shape), axis=1)
+        for score, place in zip(frame.top.scores.tolist(), places.tolist(), strict=True):
+            votes.append(Vote(score, *place))
     votes.sort(key=lambda vote: (-vote.score, vote.row, vote.col, vote.heading))
     return tuple(votes[:top_k])
 
 
-def _from_frame(row: int, col: int, quadrant: int, shape: tuple[int, ...]) -> tuple[int, int]:
-    """The window's (row, col) of a cell of a quadrant's frame; shape is the window's."""
+def _from_frame(
+    row: np.ndarray, col: np.ndarray, quadrant: int, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The window's (row, col) of cells of a quadrant's frame; shape is the window's."""
     last_row, last_col = shape[0] - 1, shape[1] - 1
     return (
         (row, col),

@@ -309,3 +309,20 @@ def test_a_mirrored_camera_is_refused():
     mirrored = map_from_camera(30, 5, 2) @ np.diag([1, -1, 1])
     with pytest.raises(ValueError, match="mirror"):
         orientation_from_rotation(mirrored)
+
+
+def test_a_lens_that_turns_back_is_inverted_up_to_where_it_turns():
+    lens = RadialDistortion(1000.0, 1000.0, (3e-7, 1e-13, -1e-19))
+    ideal_px = np.linspace(0.0, 0.9999 * lens.max_ideal_radius_px, 500)
+    col, row = lens.undistorted(*lens.distorted(1000.0 + ideal_px, np.full(500, 1000.0)))
+    assert col == approx(1000.0 + ideal_px, abs=1e-4)
+    assert row == approx(1000.0)
+
+
+@given(
+    st.floats(-4e-7, 4e-7), st.floats(-2e-13, 2e-13), st.floats(-1e-19, 1e-19), st.floats(0.0, 0.99)
+)
+def test_any_lens_is_inverted_where_it_grows(k1, k2, k3, share):
+    lens = RadialDistortion(0.0, 0.0, (k1, k2, k3))
+    ideal_px = share * min(lens.max_ideal_radius_px, 2000.0)
+    assert lens.undistorted(*lens.distorted(ideal_px, 0.0))[0] == approx(ideal_px, abs=1e-4)

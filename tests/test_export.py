@@ -353,6 +353,15 @@ def test_the_region_of_one_window_is_that_of_its_posterior():
         assert np.array_equal(region.cells[0], posterior.region(region.level))
 
 
+def test_a_region_holds_its_own_cells_and_leaves_the_callers_alone():
+    cells = np.ones((8, 8), dtype=bool)
+    region = export.CredibleRegion(0.5, 0.5, (grid_at().map,), (cells,))
+    cells[:] = False
+    assert region.cells[0].all()
+    with pytest.raises(ValueError, match="read-only"):
+        region.cells[0][0, 0] = False
+
+
 def test_half_of_a_flat_posterior_is_half_of_its_cells():
     (region,) = export.credible_regions(Posterior.flat(grid_at()), levels=[0.5])
     assert region.area_m2 == 32

@@ -10,9 +10,10 @@ import pytest
 from fakes import itowns as fake
 
 from crossview import frames, rectify
-from crossview.cameras import Equirectangular, Pinhole, map_from_camera
+from crossview.cameras import Equirectangular, Orientation, Pinhole, map_from_camera
 from crossview.errors import DatasetError, ManifestError
 from crossview.manifest import Manifest
+from data_tools.importers import itowns
 from data_tools.importers.itowns import (
     ATTRIBUTION,
     footprints_from_itowns,
@@ -44,6 +45,21 @@ def test_headings_become_true_and_each_camera_has_its_own(tmp_path):
     for camera, grid_heading in (("301", 90), ("302", 0), ("303", 270), ("304", 180)):
         expected = (grid_heading + CONVERGENCE_DEG) % 360
         assert headings[f"7-{camera}"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_heading_a_rounding_error_west_of_north_is_0_and_not_360(monkeypatch):
+    level = Orientation(heading_deg=0.0, pitch_deg=0.0, roll_deg=180.0)
+    monkeypatch.setattr(itowns, "orientation_from_rotation", lambda _: level)
+    monkeypatch.setattr(frames, "grid_convergence_deg", lambda *_: -1e-14)
+    camera = rig_camera_from_itowns(fake._camera(301))
+    row = itowns.view_from_itowns(fake.station(7), camera)
+    assert row["heading_deg"] == 0.0
+
+
+def test_rig_cameras_are_compared_as_objects_since_they_hold_arrays():
+    one, other = (rig_camera_from_itowns(fake._camera(301)) for _ in range(2))
+    assert one != other
+    assert len({one, other}) == 2
 
 
 def test_a_camera_stored_upside_down_is_level_with_a_roll_of_180(tmp_path):

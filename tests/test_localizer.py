@@ -8,7 +8,7 @@ import pytest
 from pytest import approx
 
 from crossview import evidence
-from crossview.errors import ImpossibleEvidenceError
+from crossview.errors import ImpossibleEvidenceError, MapError
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import Localization, Localizer
@@ -267,3 +267,25 @@ def test_a_certain_answer_leaves_nothing_elsewhere():
     answer = Localization((posterior_at(0, 0, 3.0),))
     assert answer.weights == approx([1.0])
     assert answer.probability_elsewhere == 0.0
+
+
+def reaches_only_the_east(grid):
+    if grid.bounds.east_m < 0:
+        raise MapError("The map does not reach the grid.")
+    return grid
+
+
+def test_a_window_off_the_map_is_no_evidence_and_the_others_are_searched():
+    options = {"matcher": PeakMatcher(), "max_windows": 64, "window_radius_m": 16.0}
+    found = Localizer(maps=reaches_only_the_east, **options).localize(TRUTH, flat_prior())
+    pose = found.best.mode()
+    assert math.hypot(pose.x_m - TRUTH.x_m, pose.y_m - TRUTH.y_m) < 1.0
+    assert any(posterior.grid.map.bounds.east_m < -20 for posterior in found.posteriors)
+
+
+def test_a_map_that_reaches_nothing_of_the_prior_is_refused():
+    def reaches_nothing(grid):
+        raise MapError("The map does not reach the grid.")
+
+    with pytest.raises(MapError):
+        Localizer(maps=reaches_nothing, matcher=PeakMatcher()).localize(TRUTH, flat_prior())

@@ -157,14 +157,43 @@ def test_a_view_without_a_position_has_no_pose(tmp_path, images):
     assert station.truth is None
 
 
-def test_a_rig_without_headings_cannot_be_mounted(tmp_path, images):
+@pytest.mark.parametrize("station_id", ["", "a"])
+def test_a_view_is_not_mixed_with_the_station_that_has_its_name(images, station_id):
     rows = [
-        fake.view("v", "side", Pose(0, 0, 0), station_id="s"),
-        fake.view("w", "side", None, station_id="s"),
+        fake.view("b", "side", Pose(0, 0, 0), station_id="a"),
+        fake.view("a", "side", Pose(300, 0, 0), station_id=station_id),
     ]
-    manifest = fake.manifest(images, views=rows).save(tmp_path / "m")
-    with pytest.raises(ManifestError, match=r"'v' and 'w' form a station.*heading_deg"):
-        manifest.stations()
+    if station_id:
+        (station,) = fake.manifest(images, views=rows).stations()
+        assert station.view_ids == ("a", "b")
+    else:
+        with pytest.raises(ManifestError, match=r"views\.csv row 3, column station_id: .*view 'b'"):
+            fake.manifest(images, views=rows)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "column"),
+    [(("heading_deg",), "heading_deg"), (("lat_deg", "lon_deg"), "lat_deg")],
+)
+def test_a_view_that_cannot_be_mounted_in_its_station_names_its_row(images, unknown, column):
+    rows = [fake.view(name, "side", Pose(0, 0, 0), station_id="s") for name in "uvw"]
+    rows[1] |= dict.fromkeys(unknown)
+    message = rf"^views\.csv row 3, column {column}: empty, and .*station 's'[^(]*$"
+    with pytest.raises(ManifestError, match=message):
+        fake.manifest(images, views=rows)
+
+
+def test_a_station_may_have_headings_and_no_position(tmp_path, images):
+    rows = [
+        fake.view(name, "side", None, heading_deg=heading_deg, station_id="s")
+        for name, heading_deg in (("v", 10), ("w", 100))
+    ]
+    (station,) = fake.manifest(images, views=rows).save(tmp_path / "m").stations()
+    assert station.truth is None
+    assert [vars(mount) for mount in station.mounts] == [
+        {"heading_deg": 0, "forward_m": 0, "right_m": 0},
+        {"heading_deg": 90, "forward_m": 0, "right_m": 0},
+    ]
 
 
 def test_unknown_stations_and_views_are_named(saved):

@@ -4,6 +4,7 @@ import copyreg
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -23,6 +24,7 @@ from fakes.torch_files import (
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossview import pickles
 from crossview.errors import UnsafePickleError, WeightsError
 from crossview.pickles import read_torch, read_torch_tensors
 
@@ -397,6 +399,42 @@ def test_a_zip_bomb_is_refused_by_a_limit_that_can_be_raised(path):
     with pytest.raises(WeightsError, match=r"more than 5000000 bytes.*pass a larger max_bytes"):
         read_torch(path, max_bytes=5_000_000)
     assert read_torch_tensors(path, max_bytes=9_000_000)["a"].shape == zeros.shape
+
+
+@pytest.mark.parametrize(
+    "instructions",
+    [pickle.EMPTY_DICT * 100_000, pickle.MARK * 100_000, pickle.NONE + pickle.MEMOIZE * 100_000],
+)
+def test_what_a_small_pickle_makes_counts_against_the_limit(path, instructions):
+    write_zip_parts(
+        path, {"data.pkl": b"\x80\x04" + instructions}, compression=zipfile.ZIP_DEFLATED
+    )
+    assert path.stat().st_size < 1000
+    with pytest.raises(
+        WeightsError, match=r"more than 5000000 bytes.*an instruction of its pickle"
+    ):
+        read_torch(path, max_bytes=5_000_000)
+
+
+def test_a_pickle_is_refused_unread_where_it_is_larger_than_any_real_one(path, monkeypatch):
+    monkeypatch.setattr(pickles, "_MAX_PICKLE_BYTES", 1000)
+    write_zip_parts(path, {"data.pkl": pickle.NONE * 1001})
+    with pytest.raises(WeightsError, match=r"data\.pkl of 1001 bytes, expected at most 1000\."):
+        read_torch(path)
+
+
+def test_a_part_that_states_too_small_a_size_is_not_unpacked_as_a_whole(path):
+    part = np.zeros(20_000_000, "u1").tobytes()
+    write_zip_parts(path, {"data.pkl": part}, compression=zipfile.ZIP_DEFLATED)
+    stated = struct.pack("<I", len(part))
+    path.write_bytes(path.read_bytes().replace(stated, struct.pack("<I", 1000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError):
+            read_torch(path, max_bytes=100_000)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_tensor_that_repeats_one_number_forever_is_refused_before_memory_is_taken(write, path):

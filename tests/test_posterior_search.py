@@ -15,6 +15,7 @@ from pytest import approx
 from crossview import evidence
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid, PoseGrid
+from crossview.localizer import Localization
 from crossview.posterior import Posterior
 
 FRAME = LocalFrame(-35.28, 149.13)
@@ -320,3 +321,19 @@ def test_a_file_whose_mass_is_not_one_is_refused(tmp_path):
 def test_a_file_that_is_not_there_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         Posterior.load(tmp_path / "nowhere.npz")
+
+
+def test_the_little_mass_outside_of_a_window_competes_when_the_window_disappoints():
+    grid = PoseGrid(MapGrid.around(FRAME, 0, 0, radius_m=40, cell_m=1.0), 1)
+    prior = Posterior.flat(grid).update(evidence.gaussian(grid, 0.0, 0.0, sigma_m=3.6))
+    (window,) = prior.windows(1, 20.0, like=Fineness(cell_m=1.0, num_headings=4))
+    log_rest = prior.log_mass_outside([window])
+    assert -20.0 < log_rest - prior.log_evidence < -12.0
+    disappointed = prior.onto(window).update(np.full((1, 1, 1), -60.0))
+    assert Localization((disappointed,), log_rest).probability_elsewhere > 0.999
+
+
+def test_a_window_smaller_than_a_cell_is_refused():
+    grid = PoseGrid(MapGrid.around(FRAME, 0, 0, radius_m=10, cell_m=1.0), 1)
+    with pytest.raises(ValueError, match="smaller than a cell"):
+        Posterior.flat(grid).windows(2, 1.0, like=Fineness(cell_m=3.0, num_headings=4))

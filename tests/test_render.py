@@ -359,6 +359,15 @@ def test_a_rendering_cannot_be_written_to():
         rendering.distance_m[0, 0] = 1
 
 
+def test_a_rendering_holds_its_own_arrays_and_leaves_the_callers_alone():
+    classes, distance_m = np.zeros((2, 3), np.uint8), np.zeros((2, 3))
+    rendering = render.Rendering(classes, distance_m)
+    classes[:], distance_m[:] = 1, 1.0
+    assert not rendering.classes.any()
+    assert not rendering.distance_m.any()
+    assert rendering != render.Rendering(rendering.classes, rendering.distance_m)
+
+
 def test_a_camera_inside_of_a_building_is_refused():
     scene = Scene((Building(box(-5, -5, 5, 5), 6.0),))
     with pytest.raises(ValueError, match=r"inside of a building that is 6.0 m high. Move it"):

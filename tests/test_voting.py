@@ -223,6 +223,32 @@ def test_the_top_may_hold_several_headings_of_one_cell():
     assert sorted(pose.heading for pose in top) == list(range(32))
 
 
+def test_equals_in_the_top_come_by_row_column_and_heading(rng):
+    view = random_view(rng)
+    for top_k in (1, 6, 37, 5 * 7 * 8):
+        top = vote_streaming(view, np.zeros((5, 7, 2)), num_headings=8, top_k=top_k).top
+        expected = [tuple(map(int, place)) for place in np.ndindex(5, 7, 8)][:top_k]
+        assert [(pose.row, pose.col, pose.heading) for pose in top] == expected
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 10, 50])
+def test_equals_at_the_cut_of_the_top_are_those_of_the_volume(rng, top_k):
+    volume = rng.integers(0, 4, (5, 7, 16)).astype(np.float32)
+    for quadrant in range(4):
+        frame = np.rot90(volume, quadrant).transpose(2, 0, 1)
+        top = voting._TopPoses(top_k, quadrant, volume.shape)
+        for batch in ([3, 1], [0, 2]):  # in any order
+            bins = 4 * quadrant + np.array(batch)
+            for rows in (slice(2, None), slice(0, 2)):
+                planes = frame[bins, rows]
+                top.add(bins, rows.start, planes, bound=planes.max())
+        elsewhere = np.arange(16) // 4 != quadrant
+        scores = np.where(elsewhere, -1, volume).ravel()
+        expected = np.argsort(-scores, kind="stable")[:top_k]
+        assert top.places.tolist() == expected.tolist()
+        assert np.array_equal(top.scores, scores[expected])
+
+
 def test_a_summary_can_do_without_a_top(rng):
     view, map_values = random_view(rng), random_map(rng, 9, 9)
     assert vote_streaming(view, map_values, num_headings=4, top_k=0).top == ()

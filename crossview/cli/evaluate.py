@@ -81,14 +81,16 @@ def pose(
         single=single,
     )
     total = len(queries(manifest, single=single))
-    done = list(tqdm(running, total=total, unit="query", delay=2, disable=None))
-    summary = _finite(pose_summary(trial.result for trial in done))
+    progress = tqdm(running, total=total, unit="query", delay=2, disable=None)
+    # posteriors are large: only what they were worth is kept
+    results = {trial.name: trial.result for trial in progress}
+    summary = _finite(pose_summary(results.values()))
     click.echo(json.dumps(summary, indent=2))
     if json_path is not None:
         report = {
             **summary,
             "prior": vars(rule) | {"single": single},
-            "queries": {trial.name: _finite(vars(trial.result)) for trial in done},
+            "queries": {name: _finite(vars(result)) for name, result in results.items()},
         }
         with atomic.replacing(json_path) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -99,6 +99,11 @@ def command(
 
     if (lat_deg is None) != (lon_deg is None):
         raise click.UsageError("Give --lat and --lon together, or neither.")
+    if panorama and (focal_px is not None or pitch_deg or roll_deg):
+        raise click.UsageError(
+            "--focal-px, --pitch-deg and --roll-deg describe a perspective photo; a panorama is "
+            "levelled by what its file says. Leave them out, or leave out --panorama."
+        )
     max_pixels = round(max_megapixels * 1e6)
     query: photos.Photo | photos.Panorama
     if panorama:

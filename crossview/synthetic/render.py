@@ -34,7 +34,7 @@ _BARE_TRUNK_SHARE = 0.3
 """Share of a tree's height below its crown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rendering:
     """What a camera sees, pixel by pixel.
 
@@ -49,8 +49,10 @@ class Rendering:
     distance_m: np.ndarray
 
     def __post_init__(self) -> None:
-        self.classes.flags.writeable = False
-        self.distance_m.flags.writeable = False
+        for name in ("classes", "distance_m"):
+            own = np.array(getattr(self, name))  # nobody else's
+            own.flags.writeable = False
+            object.__setattr__(self, name, own)
 
 
 def render_photo(

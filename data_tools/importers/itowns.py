@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from crossview import frames, manifest_schema, photos, tables
+from crossview import angles, frames, manifest_schema, photos, tables
 from crossview.cameras import (
     Pinhole,
     RadialDistortion,
@@ -74,7 +74,7 @@ _ANCHOR_DECIMALS = 4
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RigCamera:
     """One camera of the van.
 
@@ -177,7 +177,7 @@ def view_from_itowns(station: Mapping[str, Any], rig_camera: RigCamera) -> dict[
     return {
         "lat_deg": lat_deg,
         "lon_deg": lon_deg,
-        "heading_deg": heading_deg % 360.0,
+        "heading_deg": float(angles.normalize_deg(heading_deg)),
         "roll_deg": orientation.roll_deg,
         "pitch_deg": orientation.pitch_deg,
         "height_m": BODY_HEIGHT_M + up_m,
