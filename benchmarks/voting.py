@@ -308,7 +308,7 @@ def _compare(rows: list[dict[str, Any]], answers: dict[str, Answer]) -> None:
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "| map | headings | formulation | CPU s (user + system) | wall s | peak MB above imports "
-        "| CPU, times less | memory, times less | largest difference |",
+        "| CPU, times less | memory, times less | difference from crossview |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

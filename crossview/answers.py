@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
 from crossview.frames import Fix, LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer
-from crossview.photos import Panorama, Photo, Rig
+from crossview.photos import Panorama, Photo, Rig, require_fix
 from crossview.rasters import MapRaster
 from crossview.semantic import SemanticMatcher
 
@@ -38,12 +38,14 @@ class Answer:
         maps: The map that it was found on.
         provenance: Where map and photo come from; "attribution" is drawn on pictures.
         truth: Where the camera really stood, if that is known.
+        searched: The prior in words. Probabilities hold only if the camera is there.
     """
 
     localization: Localization
     maps: Callable[[MapGrid], MapRaster]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     truth: Pose | None = None
+    searched: str = ""
 
     @property
     def is_certain(self) -> bool:
@@ -67,9 +69,9 @@ class Answer:
                 f"lat, lon: {place.lat_deg:.7f}, {place.lon_deg:.7f}",
                 f"heading: {heading}",
                 f"probability within 5 m: {self.localization.probability_within(5.0):.3f}",
-                f"probability elsewhere: {self.localization.probability_elsewhere:.3f}",
+                f"given that the camera is {self.searched}" if self.searched else "",
             ]
-        )
+        ).rstrip()
 
     def write(self, folder: Path, *, name: str) -> dict[str, Any]:
         """Write NAME.geojson, NAME.tif and NAME.png into a folder.
@@ -148,7 +150,25 @@ def localize_photo(
     )
     localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
     localization = localizer.localize(matcher.observe(query), prior)
-    return Answer(localization, maps, provenance or {})
+    searched = f"within {radius_m:g} m of {place.lat_deg:.6f}, {place.lon_deg:.6f}"
+    return Answer(localization, maps, provenance or {}, searched=searched)
+
+
+def place_of(
+    query: Photo | Panorama, name: str, *, lat_deg: float | None, lon_deg: float | None
+) -> Fix:
+    """Where to search: a place that somebody gives, else what the photo says of itself.
+
+    The photo's own compass stays with either.
+
+    Raises:
+        MissingLocationError: Nobody says.
+    """
+    if lat_deg is None or lon_deg is None:
+        return require_fix(query, name)
+    if query.fix is None:
+        return Fix(lat_deg, lon_deg)
+    return replace(query.fix, lat_deg=lat_deg, lon_deg=lon_deg)
 
 
 def _compass_of(query: Photo | Panorama | Rig, place: Fix) -> float:

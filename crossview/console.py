@@ -19,7 +19,7 @@ class OneLineErrors(click.Group):
         """Run; the traceback is for those who ask for every word (see words_to_stderr)."""
         try:
             return super().invoke(ctx)
-        except (CrossviewError, OSError, ValueError) as error:
+        except (CrossviewError, OSError, ValueError, ArithmeticError) as error:
             logging.getLogger(__name__).debug("Where it happened:", exc_info=error)
             raise click.ClickException(" ".join(str(error).split())) from error
 

@@ -45,6 +45,10 @@ class MapError(CrossviewError, ValueError):
     """A map file cannot be read, or does not cover the place asked for."""
 
 
+class MapOutsideError(MapError):
+    """A map does not reach the place asked for."""
+
+
 class DatasetError(CrossviewError, ValueError):
     """Somebody's published dataset is incomplete or not laid out as expected."""
 

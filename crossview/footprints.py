@@ -30,6 +30,9 @@ LEVELS_COLUMNS = ("building:levels", "levels", "num_floors")
 _log = logging.getLogger(__name__)
 
 
+_BUILDING_LAYERS = ("building", "buildings")
+
+
 def read_footprints(
     path: str | Path,
     *,
@@ -106,7 +109,7 @@ def _read(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
     if not path.is_file():
         raise MapError(f"There is no map file {path}.")
     try:
-        frame = geopandas.read_file(path, **({} if layer is None else {"layer": layer}))
+        frame = geopandas.read_file(path, layer=layer or _building_layer(path))
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise MapError(
             f"{path} cannot be read as building footprints ({error}). Expected GeoJSON, a "
@@ -118,6 +121,27 @@ def _read(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
     if not isinstance(frame, geopandas.GeoDataFrame) or len(frame) == 0:
         raise MapError(f"{path} holds no features with a geometry.")
     return frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)
+
+
+def _building_layer(path: Path) -> str:
+    """The one layer of polygons of a file, or the one that is named for buildings.
+
+    Raises:
+        MapError: There are several, and none of them says that it holds buildings.
+    """
+    import pyogrio
+
+    layers = pyogrio.list_layers(path)
+    names = [str(name) for name, kind in layers if kind is None or "Polygon" in str(kind)]
+    names = names or [str(name) for name, _ in layers]
+    named = [name for name in names if name.lower() in _BUILDING_LAYERS]
+    if len(named or names) != 1:
+        raise MapError(
+            f"{path} has several layers of polygons ({', '.join(names)}) and none of them is named "
+            "building or buildings. Name the one with the footprints: layer=, or --map-layer on "
+            "the command line."
+        )
+    return (named or names)[0]
 
 
 def _in_degrees(

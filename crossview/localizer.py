@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from crossview import angles
-from crossview.errors import MapError
+from crossview.errors import MapOutsideError
 from crossview.evidence import Nothing
 from crossview.grids import MapGrid, PoseGrid
 from crossview.posterior import Mode, Posterior, Resolution
@@ -138,11 +138,11 @@ class Localizer:
         A window that the map does not reach gets the log ratio of a place unknown, 0.
 
         Raises:
-            MapError: The map does not reach the prior at all.
+            MapOutsideError: The map does not reach the prior at all.
         """
         try:
             map_raster = self.maps(grid.map.padded(self.matcher.reach_m))
-        except MapError:
+        except MapOutsideError:
             self.maps(coarse.grid.map)  # raises too where nothing of the prior is on the map
             return np.zeros((1, 1, 1), np.float32)
         possible = angles.resample_bins(coarse.heading(), grid.num_headings) > 0

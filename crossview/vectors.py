@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossview import legends, osm
-from crossview.errors import MapError, OutOfRegionError
+from crossview.errors import MapError, MapOutsideError, OutOfRegionError
 from crossview.features import MapFeatures, repaired
 from crossview.footprints import read_footprints
 from crossview.frames import MAX_DISTANCE_M, LocalFrame
@@ -103,6 +103,7 @@ class VectorMap:
         *,
         legend: str | Legend = "crossview",
         crs: str | None = None,
+        layer: str | None = None,
         surveyed: Iterable[str] | None = None,
         extent: GeoBounds | None = None,
     ) -> VectorMap:
@@ -112,6 +113,7 @@ class VectorMap:
             path: The file.
             legend: Which classes to draw.
             crs: Coordinate system of footprints whose file does not say.
+            layer: Which layer of a file with several holds the footprints.
             surveyed: Classes whose absence means absence; see the class.
             extent: The box that the file maps completely; see the class.
 
@@ -119,11 +121,14 @@ class VectorMap:
             MapError: The file is missing, broken or empty.
         """
         if str(path).lower().endswith(osm.SUFFIXES):
-            if crs is not None:
-                raise MapError(f"{path} is in degrees like all OpenStreetMap data: leave crs out.")
+            if crs is not None or layer is not None:
+                raise MapError(
+                    f"{path} is OpenStreetMap data, in degrees and without layers: leave out crs "
+                    "and layer (--map-crs, --map-layer)."
+                )
             features = osm.read_osm(path)
         else:
-            features = read_footprints(path, crs=crs)
+            features = read_footprints(path, crs=crs, layer=layer)
         return cls(features, legend=legend, surveyed=surveyed, extent=extent)
 
     def __call__(self, grid: MapGrid) -> MapRaster:
@@ -196,7 +201,7 @@ class VectorMap:
         covered = self._holds(grid.frame, *np.meshgrid(x_m, y_m))
         if not covered.any():
             lat_deg, lon_deg = grid.frame.to_geodetic(rim_x_m, rim_y_m)
-            raise MapError(
+            raise MapOutsideError(
                 f"The map {self.features.source} covers {_written(self.bounds_geo)}, and the grid "
                 f"{_written(GeoBounds(lon_deg.min(), lat_deg.min(), lon_deg.max(), lat_deg.max()))}"
                 " lies outside of it. Use a map of the place, or check that latitude and "

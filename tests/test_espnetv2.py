@@ -1,5 +1,6 @@
 """ESPNetv2 with given weights computes what the published code computes, on every backend."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -256,3 +257,25 @@ def test_real_photos_get_the_classes_of_the_published_code(data_dir, published_n
     assert sum(expected) == labels.size
     # JPEG decoders and CPUs round differently: a thousandth of the pixels may change sides
     np.testing.assert_allclose(pixels, expected, atol=labels.size / 1000)
+
+
+def test_a_damaged_stream_without_checksums_is_refused_or_named(data_dir, tmp_path, caplog):
+    """The published file has no checksums, so flipped bytes can leave numbers in range."""
+    path = data_dir / "weights" / "espnetv2_s_2.0_city_1024x512.pth"
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 0x01
+    (tmp_path / "flipped.pth").write_bytes(content)
+    with caplog.at_level("WARNING"), contextlib.suppress(WeightsError):
+        load_espnetv2(tmp_path / "flipped.pth")
+        assert "is not the file that the authors published" in caplog.text
+    content[middle : middle + 4000] = b"\x7f" * 4000  # 3.4e38 as float32
+    (tmp_path / "wild.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_espnetv2(tmp_path / "wild.pth")
+
+
+def test_the_published_file_loads_without_a_warning(data_dir, caplog):
+    with caplog.at_level("WARNING"):
+        load_espnetv2(data_dir / "weights" / "espnetv2_s_2.0_city_1024x512.pth")
+    assert caplog.text == ""

@@ -203,3 +203,24 @@ def test_atlanta_footprints_name_their_system_in_the_file(data_dir):
     features = read_footprints(data_dir / "aerial" / "atlanta_buildings.geojson")
     assert len(features.table) == 43
     assert features.extent == approx((-84.4813, 33.6364, -84.4766, 33.6405), abs=1e-4)
+
+
+def two_layers(path, first, second):
+    square = geopandas.GeoDataFrame(
+        {"height": [5.0]}, geometry=[shapely.box(8.0, 50.0, 8.001, 50.001)], crs="EPSG:4326"
+    )
+    square.to_file(path, layer=first, engine="pyogrio")
+    square.translate(0.01).to_frame("geometry").to_file(path, layer=second, engine="pyogrio")
+    return path
+
+
+def test_of_several_layers_the_one_named_for_buildings_is_read(tmp_path):
+    features = read_footprints(two_layers(tmp_path / "town.gpkg", "parcels", "buildings"))
+    assert features.table.geometry.iloc[0].bounds[0] == approx(8.01)
+
+
+def test_several_layers_without_a_name_for_buildings_are_refused(tmp_path):
+    path = two_layers(tmp_path / "town.gpkg", "parcels", "earth")
+    with pytest.raises(MapError, match="--map-layer"):
+        read_footprints(path)
+    assert len(read_footprints(path, layer="earth").table) == 1

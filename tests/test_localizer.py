@@ -8,7 +8,7 @@ import pytest
 from pytest import approx
 
 from crossview import evidence
-from crossview.errors import ImpossibleEvidenceError, MapError
+from crossview.errors import ImpossibleEvidenceError, MapOutsideError
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import Localization, Localizer
@@ -143,7 +143,7 @@ def test_one_window_over_the_whole_prior_is_a_single_update():
 
 
 def test_the_four_lines_are_what_localize_does():
-    """DESIGN: update by the gallery, windows, onto and update in each, the rest kept."""
+    """Update by the gallery, windows, onto and update in each, the rest kept."""
     gallery = TwoPlaceGallery([(-50, 50, 0.6), (30, -20, 0.4)])
     subject, prior = localizer(gallery=gallery), flat_prior()
     coarse = prior.update(gallery.log_likelihood(TRUTH, prior.grid))
@@ -271,7 +271,7 @@ def test_a_certain_answer_leaves_nothing_elsewhere():
 
 def reaches_only_the_east(grid):
     if grid.bounds.east_m < 0:
-        raise MapError("The map does not reach the grid.")
+        raise MapOutsideError("The map does not reach the grid.")
     return grid
 
 
@@ -285,7 +285,7 @@ def test_a_window_off_the_map_is_no_evidence_and_the_others_are_searched():
 
 def test_a_map_that_reaches_nothing_of_the_prior_is_refused():
     def reaches_nothing(grid):
-        raise MapError("The map does not reach the grid.")
+        raise MapOutsideError("The map does not reach the grid.")
 
-    with pytest.raises(MapError):
+    with pytest.raises(MapOutsideError):
         Localizer(maps=reaches_nothing, matcher=PeakMatcher()).localize(TRUTH, flat_prior())

@@ -425,7 +425,7 @@ def test_files_are_read_by_their_suffix(tmp_path):
 
 
 def test_system_of_an_osm_file_cannot_be_chosen(tmp_path):
-    with pytest.raises(MapError, match="leave crs out"):
+    with pytest.raises(MapError, match="leave out crs"):
         VectorMap.read(tmp_path / "town.osm", crs="EPSG:2154")
 
 

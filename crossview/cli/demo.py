@@ -29,7 +29,10 @@ def command(out: Path, seed: int, num_stations: int) -> None:
     from crossview.synthetic.dataset import write_dataset
     from crossview.synthetic.town import Town
 
+    dataset = out / "dataset"
+    if num_stations and dataset.exists():
+        raise click.UsageError(f"{dataset} exists already. Remove it, or give another --out.")
     click.echo(run(out, seed=seed).report())
     if num_stations:
         town = Town.from_seed(seed)
-        write_dataset(town, out / "dataset", num_stations=num_stations, seed=seed)
+        write_dataset(town, dataset, num_stations=num_stations, seed=seed)

@@ -71,6 +71,8 @@ def pose(
     from crossview.pose_evaluation import PriorRule, map_sources, queries, trials
     from crossview.semantic import SemanticMatcher
 
+    if json_path is not None and not json_path.parent.is_dir():
+        raise click.UsageError(f"--json {json_path}: there is no folder {json_path.parent}.")
     manifest = Manifest.load(dataset)
     rule = PriorRule(radius_m, shift_m, compass_sigma_deg, seed)
     running = trials(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,6 +19,11 @@ from crossview.cli import options
     required=True,
     help="OpenStreetMap extract (.osm, .osm.gz, .osm.bz2, .pbf) or building footprints.",
 )
+@click.option(
+    "--map-crs",
+    help="Coordinate system of footprints whose file does not say, such as EPSG:2154.",
+)
+@click.option("--map-layer", help="Layer of a footprints file that has several.")
 @options.out
 @options.weights
 @options.class_image
@@ -69,6 +73,8 @@ from crossview.cli import options
 def command(
     photo: Path,
     map_path: Path,
+    map_crs: str | None,
+    map_layer: str | None,
     out: Path,
     weights: Path | None,
     class_image: bool,
@@ -89,11 +95,10 @@ def command(
 ) -> None:
     """Where was PHOTO taken, and which way did it look?
 
-    Writes OUT/NAME.geojson (best pose, other modes, credible regions), OUT/NAME.tif (probability
-    of every cell) and OUT/NAME.png (heat map), and prints the answer.
+    Writes OUT/NAME_localized.geojson (best pose, other modes, credible regions), .tif (probability
+    of every cell) and .png (heat map), and prints the answer.
     """
     from crossview import answers, photos
-    from crossview.frames import Fix
     from crossview.semantic import SemanticMatcher
     from crossview.vectors import VectorMap
 
@@ -126,13 +131,8 @@ def command(
             max_side_px=answers.MAX_SIDE_PX,
             max_pixels=max_pixels,
         )
-    if lat_deg is None or lon_deg is None:
-        place = photos.require_fix(query, photo.name)
-    elif query.fix is None:
-        place = Fix(lat_deg, lon_deg)
-    else:
-        place = replace(query.fix, lat_deg=lat_deg, lon_deg=lon_deg)
-    vector_map = VectorMap.read(map_path)
+    place = answers.place_of(query, photo.name, lat_deg=lat_deg, lon_deg=lon_deg)
+    vector_map = VectorMap.read(map_path, crs=map_crs, layer=map_layer)
     answer = answers.localize_photo(
         query,
         vector_map,
@@ -143,5 +143,5 @@ def command(
         compass_sigma_deg=compass_sigma_deg,
         provenance={"map": map_path.name, "attribution": vector_map.attribution},
     )
-    geojson = answer.write(out, name=photo.stem)
+    geojson = answer.write(out, name=f"{photo.stem}_localized")
     click.echo(json.dumps(geojson) if as_json else answer.summary())

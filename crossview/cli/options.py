@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ def segmenter(weights: Path | None, *, class_image: bool) -> Segmenter:
             "A segmentation network needs its weights: give --weights FILE (.pth), or "
             "--class-image for photos that are class images already."
         )
+    # TensorFlow's greetings are neither data nor words of ours
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from crossview.nn.checkpoints.espnetv2 import load_espnetv2
     from crossview.nn.segmentation import CityscapesSegmenter
 

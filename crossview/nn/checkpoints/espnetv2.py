@@ -8,6 +8,8 @@ applies. The last 70 have no counterpart here, but must be there.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,14 @@ import numpy.typing as npt
 from crossview.errors import WeightsError
 from crossview.nn.segmentation import espnetv2
 from crossview.pickles import MAX_BYTES, read_torch_tensors
+
+PUBLISHED_SHA256 = "a72d59699801c7ce8e8b89a53af9097eaaa60dc12180ecde86fd700ba1222fe8"
+"""Of the authors' file."""
+
+_LARGEST_WEIGHT = 1e6
+"""No trained network of this size holds larger numbers; the published one's largest is 18."""
+
+_log = logging.getLogger(__name__)
 
 _STAGES = ((2, 4, 0), (3, 8, 3), (4, 16, 7))  # published level, our stride, units after the first
 _DECODERS = ((1, 16), (2, 8), (3, 4), (4, 2))  # published number, our stride
@@ -43,9 +53,32 @@ def load_espnetv2(path: str | Path, *, max_bytes: int = MAX_BYTES) -> keras.Mode
             message lists which are missing, unexpected or of another shape.
     """
     arrays = read_torch_tensors(path, max_bytes=max_bytes)
+    _require_plausible(arrays, source=str(path))
+    if hashlib.sha256(Path(path).read_bytes()).hexdigest() != PUBLISHED_SHA256:
+        _log.warning(
+            "%s is not the file that the authors published (SHA-256 %s...). Its layout has no "
+            "checksums, so if it is meant to be that file, it is damaged: download it again.",
+            path,
+            PUBLISHED_SHA256[:12],
+        )
     network = espnetv2()
     assign_published(network, arrays, source=str(path))
     return network
+
+
+def _require_plausible(arrays: Mapping[str, np.ndarray], *, source: str) -> None:
+    """Refuse numbers that no training makes: what is left of a damaged file."""
+    wrong = [
+        name
+        for name, array in arrays.items()
+        if not np.all(np.abs(np.asarray(array, dtype=float)) < _LARGEST_WEIGHT)
+        and not name.endswith("num_batches_tracked")
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{source} is damaged: {len(wrong)} tensors hold values that are not finite or beyond "
+            f"{_LARGEST_WEIGHT:g}, the first is {wrong[0]}. Download it again."
+        )
 
 
 def assign_published(
