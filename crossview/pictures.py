@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE_INCHES = (10.0, 8.0)
+_ATTRIBUTION_CHARACTERS = 160
 _MARGIN_M = 10.0
 _SIGHT_M = 80.0
 """How far from the camera buildings are drawn on photos."""
@@ -62,7 +64,8 @@ def draw_station(
     frame, vector_map = manifest.frame(query.region), maps[query.region]
     (station,) = (s for s in manifest.stations() if s.station_id == station_id)
     out.mkdir(parents=True, exist_ok=True)
-    canvas = _Canvas(out)
+    sources = [text for text in (manifest.attribution, vector_map.attribution) if text]
+    canvas = _Canvas(out, " ".join(sources))
     images = query.read()
     segmenter = _Remembering(matcher.segmenter)
     view = replace(matcher, segmenter=segmenter).observe(images)
@@ -89,7 +92,6 @@ def draw_station(
         canvas.axes("heatmap"),
         background=vector_map,
         truth=query.truth,
-        attribution=manifest.attribution,
     )
     return canvas.write()
 
@@ -112,10 +114,11 @@ class _Remembering:
 
 
 class _Canvas:
-    """Figures by file name, written at the end."""
+    """Figures by file name, written at the end, each with its sources underneath."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, attribution: str) -> None:
         self._out = out
+        self._attribution = textwrap.fill(attribution, _ATTRIBUTION_CHARACTERS)
         self._figures: dict[str, Figure] = {}
 
     def axes(self, name: str) -> Axes:
@@ -123,6 +126,7 @@ class _Canvas:
         from matplotlib.figure import Figure
 
         self._figures[name] = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        self._figures[name].supxlabel(self._attribution, fontsize=6)
         return self._figures[name].add_subplot()
 
     def write(self) -> list[Path]:
