@@ -69,7 +69,7 @@ class Answer:
                 f"lat, lon: {place.lat_deg:.7f}, {place.lon_deg:.7f}",
                 f"heading: {heading}",
                 f"probability within 5 m: {self.localization.probability_within(5.0):.3f}",
-                f"given that the camera is {self.searched}" if self.searched else "",
+                f"assumed: the camera is {self.searched}" if self.searched else "",
             ]
         ).rstrip()
 

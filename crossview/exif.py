@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from crossview import angles
 from crossview.errors import PhotoError
 from crossview.frames import Fix
 
@@ -56,7 +57,8 @@ def fix_of(exif: Image.Exif, name: str) -> Fix | None:
     GPSHPositioningError becomes accuracy_m as it is: the standard does not say which share of
     fixes it holds, and phones write a radius of about 68 %, so it is on the careful side of a
     standard deviation per axis. GPSImgDirection becomes heading_deg; where its reference is
-    missing it counts as magnetic, the weaker of the two claims.
+    missing it counts as magnetic, the weaker of the two claims. Either is None where its tag holds
+    no number, such as the standard's 0/0 for "unknown".
 
     Args:
         exif: The tags.
@@ -82,13 +84,10 @@ def fix_of(exif: Image.Exif, name: str) -> Fix | None:
             "0, 0",
             "a place (receivers without a fix write zeros)",
         )
-    return Fix(
-        lat_deg,
-        lon_deg,
-        accuracy_m=_accuracy_m(gps, name),
-        heading_deg=_heading_deg(gps, name),
-        heading_reference=_heading_reference(gps, name),
-    )
+    accuracy_m, heading_deg = _accuracy_m(gps, name), _heading_deg(gps, name)
+    if heading_deg is None:
+        return Fix(lat_deg, lon_deg, accuracy_m)
+    return Fix(lat_deg, lon_deg, accuracy_m, heading_deg, _heading_reference(gps, name))
 
 
 def focal_px_of(exif: Image.Exif, *, width_px: int, height_px: int, name: str) -> float | None:
@@ -171,7 +170,7 @@ def panorama_tags_of(xmp: bytes | str, name: str) -> PanoramaTags:
     heading_deg = number("PoseHeadingDegrees", 0.0, 360.0)
     size_limit = 1e6
     return PanoramaTags(
-        heading_deg=None if heading_deg is None else heading_deg % 360.0,
+        heading_deg=None if heading_deg is None else float(angles.normalize_deg(heading_deg)),
         pitch_deg=number("PosePitchDegrees", -90.0, 90.0) or 0.0,
         roll_deg=number("PoseRollDegrees", -180.0, 180.0) or 0.0,
         full_width_px=number("FullPanoWidthPixels", 1, size_limit),
@@ -203,9 +202,9 @@ def _angle_deg(gps: Mapping[int, Any], axis: _Axis, name: str) -> float:
 
 
 def _accuracy_m(gps: Mapping[int, Any], name: str) -> float | None:
-    if _POSITIONING_ERROR not in gps:
+    accuracy_m = _number_if_known(gps, _POSITIONING_ERROR, "GPSHPositioningError", name)
+    if accuracy_m is None:
         return None
-    accuracy_m = _number(gps[_POSITIONING_ERROR])
     if not 0 <= accuracy_m < math.inf:
         raise _impossible(
             name, "GPSHPositioningError", repr(gps[_POSITIONING_ERROR]), "metres, 0 or more"
@@ -214,12 +213,23 @@ def _accuracy_m(gps: Mapping[int, Any], name: str) -> float | None:
 
 
 def _heading_deg(gps: Mapping[int, Any], name: str) -> float | None:
-    if _DIRECTION not in gps:
+    heading_deg = _number_if_known(gps, _DIRECTION, "GPSImgDirection", name)
+    if heading_deg is None:
         return None
-    heading_deg = _number(gps[_DIRECTION])
     if not 0 <= heading_deg <= 360:
         raise _impossible(name, "GPSImgDirection", repr(gps[_DIRECTION]), "0 to 359.99 degrees")
     return heading_deg
+
+
+def _number_if_known(gps: Mapping[int, Any], tag: int, tag_name: str, name: str) -> float | None:
+    """A tag's value; None where it is absent or no number, as the standard's 0/0 for unknown."""
+    if tag not in gps:
+        return None
+    number = _number(gps[tag])
+    if math.isnan(number):
+        _log.warning("%s: EXIF %s is %r; it is taken as unknown.", name, tag_name, gps[tag])
+        return None
+    return number
 
 
 def _heading_reference(gps: Mapping[int, Any], name: str) -> Literal["true", "magnetic"]:

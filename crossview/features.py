@@ -30,6 +30,7 @@ class MapFeatures:
         source: Where it came from, for messages.
         surveyed: Classes whose absence means absence; None for all that a legend has.
         skipped: What could not be used, and how often.
+        attribution: Who must be named where maps made of it are shown; empty where nobody is known.
     """
 
     table: geopandas.GeoDataFrame
@@ -37,6 +38,7 @@ class MapFeatures:
     source: str
     surveyed: frozenset[str] | None = None
     skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    attribution: str = ""
 
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.table.columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HEIGHT_COLUMNS = ("height", "hauteur", "building:height", "height_m")
 """Columns that hold a height in metres; of several, the first that a row fills."""
+
+GEOJSON_SUFFIXES = (".geojson", ".json")
 
 LEVELS_COLUMNS = ("building:levels", "levels", "num_floors")
 """Columns that hold a number of storeys of 3 m, where no height is known."""
@@ -55,7 +58,8 @@ def read_footprints(
 
     Returns:
         Features with `surveyed` = {"building"}: a map of footprints does not know of roads. The
-        extent is the box around them. Crossing rings are repaired.
+        extent is the box around them. Crossing rings are repaired. The attribution is what a
+        GeoJSON file says of itself in a member `attribution`, else empty.
 
     Raises:
         MapError: The file is missing, broken, without polygons, or not where it claims to be.
@@ -85,6 +89,7 @@ def read_footprints(
         str(path),
         surveyed=frozenset({BUILDING}),
         skipped=MappingProxyType(dict(skipped)),
+        attribution=_attribution(path),
     )
 
 
@@ -121,6 +126,18 @@ def _read(path: Path, layer: str | None) -> geopandas.GeoDataFrame:
     if not isinstance(frame, geopandas.GeoDataFrame) or len(frame) == 0:
         raise MapError(f"{path} holds no features with a geometry.")
     return frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)
+
+
+def _attribution(path: Path) -> str:
+    """The text of a GeoJSON file's own member `attribution`; empty where there is none."""
+    if path.suffix.lower() not in GEOJSON_SUFFIXES:
+        return ""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return ""  # GDAL reads more than standard JSON
+    attribution = content.get("attribution") if isinstance(content, dict) else None
+    return attribution if isinstance(attribution, str) else ""
 
 
 def _building_layer(path: Path) -> str:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ATTRIBUTION = "© OpenStreetMap contributors"
 """Must be shown where maps made of it are (ODbL)."""
 
+MADE_UP_GENERATOR = "crossview.synthetic"
+"""What the files of made-up towns say made them."""
+
 SUFFIXES = (".osm", ".osm.gz", ".osm.bz2", ".pbf")
 
 MAX_EXTENT_FEATURE_DEG = 0.005
@@ -76,7 +79,11 @@ def read_osm(path: str | Path) -> MapFeatures:
         _log.warning("%s: left out, or cut: %s.", path, counts)
     table = feature_table(features)
     return MapFeatures(
-        table, stated_extent or _extent(table), str(path), skipped=MappingProxyType(dict(skipped))
+        table,
+        stated_extent or _extent(table),
+        str(path),
+        skipped=MappingProxyType(dict(skipped)),
+        attribution=_attribution(path),
     )
 
 
@@ -209,6 +216,15 @@ def _stated_extent(path: Path) -> GeoBounds | None:
     return GeoBounds(low.lon, low.lat, high.lon, high.lat)
 
 
+def _attribution(path: Path) -> str:
+    """Whose data it is: OpenStreetMap's, unless we made the town up."""
+    import osmium
+
+    with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+        is_made_up = reader.header().get("generator") == MADE_UP_GENERATOR
+    return "" if is_made_up else ATTRIBUTION
+
+
 def _extent(table: geopandas.GeoDataFrame) -> GeoBounds:
     bounds = table.bounds.to_numpy()
     size_deg = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
@@ -302,6 +318,7 @@ def _relation_area(
     all_there = len(members) == len(relation.members) and all(way.is_complete for way in members)
     skipped["relations with open rings or missing members"] += not (all_closed and all_there)
     if not rings:
+        skipped["collapsed areas"] += all_closed and all_there
         return None
     return Feature("relation", relation.osm_id, "area", tags, _even_odd(rings))
 
@@ -327,10 +344,11 @@ def _repeated_ways(
 
 
 def _rings(ways: Iterable[_Way]) -> tuple[list[list[_Position]], bool]:
-    """Closed rings made of ways, and whether every way found its place in one.
+    """Simple closed rings made of ways, and whether every way found its place in one.
 
-    Where more than two ends meet in a node any choice will do: by the even-odd rule, every walk
-    over the same edges bounds the same area.
+    A ring is cut off as soon as the walk returns to a node where it has been. Where more than two
+    ends meet in a node any choice will do: by the even-odd rule, all simple rings over the same
+    edges bound the same area.
     """
     rings: list[list[_Position]] = []
     open_ways: dict[int, _Way] = {}
@@ -344,21 +362,57 @@ def _rings(ways: Iterable[_Way]) -> tuple[list[list[_Position]], bool]:
             at_node[way.refs[-1]].append(way.osm_id)
     all_closed = True
     while open_ways:
-        _, way = open_ways.popitem()
-        ring, start, end = way.known_positions, way.refs[0], way.refs[-1]
-        while end != start:
-            following = next((i for i in at_node[end] if i in open_ways), None)
-            if following is None:
-                break
+        start = next(iter(open_ways.values())).refs[0]
+        walked, is_closed = _walk(start, open_ways, at_node)
+        rings += walked
+        all_closed &= is_closed
+    return [simple for ring in rings for simple in _simple_rings(ring)], all_closed
+
+
+def _walk(
+    start: int, open_ways: dict[int, _Way], at_node: Mapping[int, Sequence[int]]
+) -> tuple[list[list[_Position]], bool]:
+    """Rings on a walk that takes ways until none is left, and whether each way became part of one.
+
+    Where it is stuck, it leaves out the last way and goes on from where that began.
+    """
+    rings: list[list[_Position]] = []
+    all_closed = True
+    nodes = [start]
+    pieces: list[list[_Position]] = []  # from each node to the next
+    while True:
+        end = nodes[-1]
+        following = next((i for i in at_node[end] if i in open_ways), None)
+        if following is not None:
             way = open_ways.pop(following)
             is_forward = way.refs[0] == end
-            ring += way.known_positions[1:] if is_forward else way.known_positions[-2::-1]
-            end = way.refs[-1] if is_forward else way.refs[0]
-        if end == start and len(ring) >= 4:
-            rings.append(ring)
-        else:
+            pieces.append(way.known_positions if is_forward else way.known_positions[::-1])
+            nodes.append(way.refs[-1] if is_forward else way.refs[0])
+            first = nodes.index(nodes[-1])
+            if first < len(pieces):
+                rings.append([place for piece in pieces[first:] for place in piece])
+                del pieces[first:], nodes[first + 1 :]
+        elif pieces:
             all_closed = False
-    return rings, all_closed
+            del pieces[-1], nodes[-1]
+        else:
+            return rings, all_closed
+
+
+def _simple_rings(ring: Sequence[_Position]) -> Iterator[list[_Position]]:
+    """A closed ring cut where it returns to a place; what goes and comes back is dropped."""
+    index: dict[_Position, int] = {}
+    walked: list[_Position] = []
+    for position in ring:
+        if position in index:
+            loop = walked[index[position] :]
+            del walked[index[position] :]
+            for left in loop:
+                del index[left]
+            if len(loop) >= 3:
+                yield [*loop, position]
+        index[position] = len(walked)
+        walked.append(position)
 
 
 def _even_odd(rings: Sequence[Sequence[_Position]]) -> Any:

@@ -513,7 +513,7 @@ def _padded(
     full_height = max(height_px, round(sphere[1] * factor))
     mask = np.zeros((full_height, full_width), dtype=bool)
     full = np.zeros((full_height, full_width, 3), dtype=np.uint8)
-    per_tag = 1.0 if tags.cropped_width_px is None else width_px / tags.cropped_width_px
+    per_tag = factor if tags.cropped_width_px is None else width_px / tags.cropped_width_px
     left = min(round(tags.left_px * per_tag), full_width - width_px)
     top = min(round(tags.top_px * per_tag), full_height - height_px)
     place = slice(top, top + height_px), slice(left, left + width_px)
@@ -542,7 +542,7 @@ def _check_height(height_m: float) -> None:
 
 
 def _freeze_arrays(photo: Photo | Panorama) -> None:
-    """Read-only views of image and mask."""
+    """Read-only copies of image and mask."""
     mask = photo.mask
     if mask is not None and (mask.dtype != bool or mask.shape != photo.image.shape[:2]):
         raise ValueError(
@@ -551,6 +551,6 @@ def _freeze_arrays(photo: Photo | Panorama) -> None:
         )
     for field, array in (("image", photo.image), ("mask", mask)):
         if array is not None:
-            view = array.view()
-            view.flags.writeable = False
-            object.__setattr__(photo, field, view)
+            own = np.array(array)
+            own.flags.writeable = False
+            object.__setattr__(photo, field, own)

@@ -154,7 +154,7 @@ def read_geotiff(
 
     Returns:
         The tile. covered is False outside of the file and where nodata, an alpha band or a mask
-        says so.
+        says so, and where a value is not a finite number.
 
     Raises:
         MapError: The file is missing, broken or without a place on the ground, or does not
@@ -180,10 +180,11 @@ def read_geotiff(
             height=grid.height,
             resampling=Resampling[method],
             tolerance=POSITION_TOLERANCE_PX,
-            add_alpha=not _has_alpha(source),
+            add_alpha=_alpha_band(source) is None,
         ) as warped:
             values = np.moveaxis(warped.read(bands), 0, -1)
-            covered = warped.read(warped.count) > 0
+            covered = warped.read(_alpha_band(source) or warped.count) > 0
+            covered &= np.isfinite(values).all(axis=-1)
         if not covered.any():
             raise MapError(
                 f"{path} covers {_geographic_bounds(source, crs)} and the grid {grid.bounds} of "
@@ -275,10 +276,12 @@ def _palette(source: rasterio.DatasetReader, bands: list[int]) -> np.ndarray | N
     return table
 
 
-def _has_alpha(source: rasterio.DatasetReader) -> bool:
+def _alpha_band(source: rasterio.DatasetReader) -> int | None:
+    """Number of the alpha band, which need not be the last; None where there is none."""
     from rasterio.enums import ColorInterp
 
-    return ColorInterp.alpha in source.colorinterp
+    meanings = source.colorinterp
+    return meanings.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in meanings else None
 
 
 def _eight_bits(

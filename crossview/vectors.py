@@ -90,7 +90,7 @@ class VectorMap:
         self.surveyed = known_classes(self.legend, frozenset(surveyed))
         self.bounds_geo = features.extent if extent is None else extent
         self.features = features
-        self.attribution = osm.ATTRIBUTION if features.surveyed is None else ""
+        self.attribution = features.attribution
         kind, self._geometry = _of_legend(features, self.legend)
         self._drawings = _drawings(kind, features, self.legend)
         self._tree = shapely.STRtree(self._geometry)

@@ -161,7 +161,7 @@ def test_the_summary_says_where_how_turned_and_how_sure():
     # 22.5 degrees of one bin have a standard deviation of 6.5
     assert lines["heading"] == "90.0 deg clockwise from true north (std 6.5 deg)"
     assert lines["probability within 5 m"] == "1.000"
-    assert lines["probability elsewhere"] == "0.000"
+    assert lines["assumed"].startswith("the camera is within 20 m of ")
 
 
 def test_an_answer_below_even_odds_is_no_answer():

@@ -222,7 +222,7 @@ def test_localize_finds_the_demos_photo_and_writes_three_files(made, rough_place
         *("--lat", rough_place.lat_deg, "--lon", rough_place.lon_deg, "--radius-m", 25),
     )
     assert result.exit_code == 0, result.stderr
-    collection = json.loads((tmp_path / "photo.geojson").read_text(encoding="utf-8"))
+    collection = json.loads((tmp_path / "photo_localized.geojson").read_text(encoding="utf-8"))
     assert [len(collection["bbox"]), collection["type"]] == [4, "FeatureCollection"]
     kinds = [feature["properties"]["kind"] for feature in collection["features"]]
     assert kinds[0] == "pose"
@@ -233,9 +233,9 @@ def test_localize_finds_the_demos_photo_and_writes_three_files(made, rough_place
     assert math.hypot(x_m - truth.x_m, y_m - truth.y_m) < 0.75
     assert best["properties"]["probability_within_5m"] > 0.5
     assert best["properties"]["heading_deg"] == approx(truth.heading_deg, abs=360 / 64)
-    with rasterio.open(tmp_path / "photo.tif") as raster:
+    with rasterio.open(tmp_path / "photo_localized.tif") as raster:
         assert raster.read(1).sum() == approx(1.0, abs=1e-4)
-    with Image.open(tmp_path / "photo.png") as picture:
+    with Image.open(tmp_path / "photo_localized.png") as picture:
         assert min(picture.size) > 800
     assert result.stdout.startswith("answer: ok\n")
 
@@ -263,7 +263,7 @@ def test_localize_finds_a_perspective_photo_with_a_compass(dataset, tmp_path):
 def test_json_prints_the_geojson_that_is_written_and_nothing_else(localize, tmp_path):
     result = run(*localize(json=True))
     assert result.exit_code == 0, result.stderr
-    written = json.loads((tmp_path / "out" / "road.geojson").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "out" / "road_localized.geojson").read_text(encoding="utf-8"))
     assert json.loads(result.stdout) == written
 
 
@@ -308,7 +308,7 @@ def test_a_phone_photo_whose_gps_is_450_m_off_gets_no_answer(data_dir, tmp_path)
     best = json.loads(result.stdout)["features"][0]["properties"]
     assert best["answer"] == "no answer"
     assert best["probability_within_5m"] < 0.5
-    assert (tmp_path / "query_vancouver_1.png").is_file()
+    assert (tmp_path / "query_vancouver_1_localized.png").is_file()
 
 
 # ----------------------------------------------------------- mistakes of localize

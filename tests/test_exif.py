@@ -87,12 +87,29 @@ def test_a_receiver_without_a_fix_gives_none_and_says_so(caplog):
         ({2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}, "GPSLatitude, GPSLongitude is 0, 0"),
         ({16: "T", 17: 400.0}, "GPSImgDirection is"),
         ({16: "X", 17: 40.0}, "GPSImgDirectionRef is 'X'"),
-        ({31: "many"}, "GPSHPositioningError is 'many'"),
+        ({16: "T", 17: -1.0}, "GPSImgDirection is"),
+        ({31: -1.0}, "GPSHPositioningError is -1.0"),
     ],
 )
 def test_an_impossible_gps_tag_is_named_with_the_way_out(tags, tag):
     with pytest.raises(PhotoError, match=rf"^a\.jpg: EXIF {tag}.*; expected .*ignore_gps=True"):
         fix_of({**images.PLACE, **tags})
+
+
+@pytest.mark.parametrize("unknown", [IFDRational(0, 0), "0/0", "many"])
+@pytest.mark.parametrize(("tag", "name"), [(17, "GPSImgDirection"), (31, "GPSHPositioningError")])
+def test_an_unknown_compass_or_accuracy_leaves_the_position(tag, name, unknown, caplog):
+    with caplog.at_level(logging.WARNING, "crossview"):
+        fix = fix_of({**images.PLACE, tag: unknown})
+    assert fix.lat_deg == pytest.approx(49.28235277)
+    assert (fix.heading_deg, fix.accuracy_m) == (None, None)
+    assert f"a.jpg: EXIF {name}" in caplog.text
+
+
+@pytest.mark.parametrize("direction", [{}, {17: IFDRational(0, 0)}])
+def test_the_reference_of_no_direction_is_not_read(direction):
+    fix = fix_of({**images.PLACE, 16: "X", **direction})
+    assert fix.heading_deg is None
 
 
 @pytest.mark.parametrize("missing", [1, 2, 3, 4])

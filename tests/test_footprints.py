@@ -140,6 +140,16 @@ def test_self_intersecting_footprint_is_repaired(geojson):
     assert table.to_crs("EPSG:2154").area.iat[0] == approx(200, rel=1e-6)
 
 
+def test_geojson_says_itself_who_must_be_named(geojson):
+    path = geojson((HERE, {}), attribution="© Ville de Paris")
+    assert read_footprints(path).attribution == "© Ville de Paris"
+
+
+@pytest.mark.parametrize("members", [{}, {"attribution": None}, {"attribution": ["A", "B"]}])
+def test_nobody_is_named_where_the_file_says_no_name(geojson, members):
+    assert read_footprints(geojson((HERE, {}), **members)).attribution == ""
+
+
 def test_other_geometries_are_left_out_and_counted(geojson, caplog):
     point = {"type": "Point", "coordinates": [2.33, 48.85]}
     flat = degrees((0, 0), (1e-4, 0), (2e-4, 0), (0, 0))

@@ -181,6 +181,44 @@ def test_rings_that_share_two_ends_are_told_apart(town, read):
     assert_same_area(read().loc["relation", relation].geometry, diamond - hole)
 
 
+@given(st.permutations(range(4)))
+def test_a_courtyard_that_touches_the_wall_at_one_node_stays_open(tmp_path_factory, order):
+    town = OsmXml(FRAME)
+    p, q, r = town.node(0, 0), town.node(100, 100), town.node(40, 40)
+    ways = [
+        town.way([p, (100, 0), q]),
+        town.way([q, (0, 100), p]),
+        town.way([p, (40, 0.5), r]),
+        town.way([r, (0.5, 40), p]),
+    ]
+    relation = town.relation([(ways[i], "outer") for i in order], LAKE)
+    path = town.write(tmp_path_factory.mktemp("touching") / "town.osm")
+    features = read_osm(path)
+    polygon = in_metres(features.table).loc["relation", relation].geometry
+    courtyard = shapely.Polygon([(0, 0), (40, 0.5), (40, 40), (0.5, 40)])
+    assert_same_area(polygon, shapely.box(0, 0, 100, 100) - courtyard)
+    assert not features.skipped
+
+
+def test_one_ring_through_a_node_twice_bounds_its_courtyard(town, read):
+    p = town.node(0, 0)
+    once, again = [(100, 0), (100, 100), (0, 100)], [(40, 5), (40, 40), (5, 40)]
+    relation = town.relation([(town.way([p, *once, p, *again, p]), "outer")], LAKE)
+    expected = shapely.box(0, 0, 100, 100) - shapely.Polygon([(0, 0), *again])
+    assert_same_area(read().loc["relation", relation].geometry, expected)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_way_that_leads_nowhere_does_not_open_the_ring_it_starts_from(town, tmp_path, order):
+    p, q = town.node(0, 0), town.node(20, 20)
+    ways = [town.way([p, (20, 0), q]), town.way([q, (0, 20), p]), town.way([q, (60, 60)])]
+    relation = town.relation([(ways[i], "outer") for i in order], LAKE)
+    features = read_osm(town.write(tmp_path / "town.osm"))
+    polygon = in_metres(features.table).loc["relation", relation].geometry
+    assert_same_area(polygon, shapely.box(0, 0, 20, 20))
+    assert features.skipped == {"relations with open rings or missing members": 1}
+
+
 def test_relation_without_tags_is_no_feature_and_no_crash(town, read):
     way = town.box(0, 0, 20, 10, HOUSE)
     town.relation([(way, "outer")])
@@ -302,6 +340,16 @@ def test_building_without_an_inside_is_dropped_and_counted(town, tmp_path):
     assert features.skipped == {"collapsed areas": 1}
 
 
+def test_relation_without_an_inside_is_dropped_and_counted(town, tmp_path):
+    a, b = town.node(0, 0), town.node(20, 0)
+    there, again = town.way([a, (10, 5), b]), town.way([a, (10, 5), b])
+    town.relation([(there, "outer"), (again, "outer")], LAKE)
+    town.node(5, 5, {"natural": "tree"})
+    features = read_osm(town.write(tmp_path / "town.osm"))
+    assert features.table["kind"].tolist() == ["point"]
+    assert features.skipped == {"collapsed areas": 1}
+
+
 def test_ways_of_one_node_or_none_are_counted(town, tmp_path):
     town.way([], {"highway": "path"})
     town.way([(0, 0)], {"highway": "path"})
@@ -335,6 +383,12 @@ def test_ids_may_be_negative_and_unsorted(town, read):
     assert {i for _, i in table.index} == {-5, 9, 3}
     for polygon in table.geometry:
         assert_same_area(polygon, shapely.Polygon([(0, 0), (9, 0), (9, 9)]))
+
+
+def test_openstreetmap_names_its_contributors(town, tmp_path):
+    town.box(0, 0, 20, 10, HOUSE)
+    features = read_osm(town.write(tmp_path / "town.osm"))
+    assert features.attribution == "© OpenStreetMap contributors"
 
 
 def test_extent_is_what_the_header_states(tmp_path):

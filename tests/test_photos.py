@@ -241,6 +241,19 @@ def test_a_part_of_a_sphere_is_padded_and_masked_also_after_resizing(tmp_path, f
     assert panorama.mask.sum() == 50 * 20
 
 
+def test_a_part_without_its_own_size_lies_as_far_right_when_made_smaller(tmp_path):
+    packet = images.gpano(
+        FullPanoWidthPixels=160, FullPanoHeightPixels=80,
+        CroppedAreaLeftPixels=80, CroppedAreaTopPixels=20,
+    )  # fmt: skip
+    path = images.write_png(tmp_path / "p.png", images.plain_image(40, 40), xmp=packet)
+    full = photos.read_panorama(path)
+    small = photos.read_panorama(path, max_side_px=20)
+    assert full.mask[20:60, 80:120].all()
+    assert small.image.shape == (40, 80, 3)
+    assert np.array_equal(small.mask, full.mask[::2, ::2])
+
+
 def test_a_tilted_panorama_is_levelled(tmp_path):
     packet = images.gpano(PosePitchDegrees="12", PoseRollDegrees="-8", PoseHeadingDegrees="30")
     tilted = panorama_image(map_from_camera(30.0, 12.0, -8.0))
@@ -290,6 +303,16 @@ def test_arrays_of_a_photo_are_read_only():
     for array in (photo.image, photo.mask):
         with pytest.raises(ValueError, match="read-only"):
             array[0, 0] = 0
+
+
+def test_photos_and_panoramas_do_not_change_with_the_arrays_they_were_made_of():
+    image, mask = np.zeros((20, 40, 3), np.uint8), np.zeros((20, 40), bool)
+    photo = photos.Photo(image, Pinhole.from_focal(40, 20, 30.0), mask=mask)
+    panorama = photos.Panorama(image, mask=mask)
+    image[:], mask[:] = 255, True
+    for made in (photo, panorama):
+        assert not made.image.any()
+        assert not made.mask.any()
 
 
 @pytest.mark.parametrize(

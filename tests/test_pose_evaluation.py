@@ -307,7 +307,7 @@ def test_the_whole_prior_is_searched_in_one_window(dataset):
 
 def test_a_right_answer_covers_the_truth(dataset):
     manifest = dataset(view("a", heading_deg=90.0))
-    matcher = PeakMatcher(peak=Pose(0.25, 0.25, 90.0))
+    matcher = PeakMatcher(peak=Pose(0.25, -0.25, 90.0))
     (near,) = trials(manifest, matcher, {"town": no_map}, PriorRule())
     assert near.result.position_error_m < 0.4
     assert near.result.covered == (True, True, True)

@@ -256,6 +256,18 @@ def test_transparent_pixels_are_not_covered(tmp_path):
     assert not tile.rgb[:, :7].any()
 
 
+def test_alpha_band_needs_not_be_the_last(tmp_path):
+    alpha, infrared = np.full((2, 1, *GRID.shape), [[[[255]]], [[[0]]]], np.uint8)
+    alpha[:, :, :7] = 0
+    values = np.concatenate([noise(), alpha, infrared])
+    path = write(tmp_path / "a.tif", values, photometric="RGB", alpha="YES")
+    with rasterio.open(path) as written:
+        assert written.colorinterp[3:] == (ColorInterp.alpha, ColorInterp.undefined)
+    tile = read_geotiff(path, GRID)
+    assert np.array_equal(tile.covered, alpha[0] > 0)
+    assert np.array_equal(tile.rgb[:, 7:], np.moveaxis(values[:3], 0, -1)[:, 7:])
+
+
 def test_masked_pixels_are_not_covered(tmp_path):
     path = write(tmp_path / "a.tif", noise())
     mask = np.full(GRID.shape, 255, np.uint8)
@@ -313,6 +325,15 @@ def test_floating_point_nodata_is_not_covered(tmp_path):
     values[:, :4] = np.nan
     tile = read_geotiff(write(tmp_path / "a.tif", values, nodata=np.nan), GRID)
     assert np.array_equal(tile.covered, ~np.isnan(values[0]))
+
+
+@pytest.mark.parametrize("band", [0, 2])
+def test_not_a_number_is_not_covered_though_the_file_declares_no_nodata(tmp_path, band):
+    values = noise(3, np.float32)
+    values[band, :4] = np.nan
+    tile = read_geotiff(write(tmp_path / "a.tif", values), GRID)
+    assert not tile.covered[:4].any()
+    assert tile.covered[4:].all()
 
 
 def test_attribution_and_date_travel_with_the_tile(tmp_path):

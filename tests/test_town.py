@@ -17,6 +17,7 @@ from shapely import LineString, Point, Polygon
 
 from crossview import angles
 from crossview.frames import LocalFrame
+from crossview.osm import read_osm
 from crossview.synthetic.plan import (
     Dice,
     are_apart,
@@ -373,3 +374,8 @@ def test_a_corner_on_the_edge_is_inside():
 def test_distance_to_a_line_ends_at_its_ends():
     assert distance_to_line_m(3 + 4j, [(-5, 0), (0, 0)]) == approx(5)
     assert distance_to_line_m(-2 + 4j, [(-5, 0), (0, 0)]) == approx(4)
+
+
+def test_a_made_up_town_names_no_openstreetmap_contributors(town, tmp_path):
+    town.write(tmp_path / "town.osm")
+    assert read_osm(tmp_path / "town.osm").attribution == ""

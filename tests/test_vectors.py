@@ -369,6 +369,14 @@ def test_everything_is_surveyed_unless_the_features_say_otherwise():
     assert VectorMap(footprints, surveyed={"road"})(grid_of()).surveyed == {"road"}
 
 
+@pytest.mark.parametrize("surveyed", [None, frozenset({"building"})])
+def test_a_map_names_whom_its_features_name_whatever_they_survey(surveyed):
+    table = feature_table([Feature("way", 1, "area", HOUSE, shapely.box(149, -35, 149.1, -34.9))])
+    for attribution in ("", "© Somebody"):
+        features = MapFeatures(table, AUSTRALIA, "test", surveyed=surveyed, attribution=attribution)
+        assert VectorMap(features).attribution == attribution
+
+
 def test_surveying_an_unknown_class_is_an_error():
     with pytest.raises(ValueError, match=r"surveyed names sidewalk.*'crossview'.*road"):
         map_of((shapely.box(0, 0, 1, 1), HOUSE), surveyed={"sidewalk"})

@@ -13,6 +13,7 @@ import numpy as np
 
 from crossview import angles
 from crossview.frames import LocalFrame, Pose
+from crossview.osm import MADE_UP_GENERATOR
 from crossview.synthetic.lots import FILLERS, Drawing, plant_along_streets
 from crossview.synthetic.plan import Area, Dice, Plan, Point, Street, Tags, distance_to_line_m
 from crossview.synthetic.streets import BLOCKS_PER_SIDE, Block, StreetNetwork
@@ -191,7 +192,7 @@ class _Document:
     def to_xml(self) -> bytes:
         lines = [
             '<?xml version="1.0" encoding="UTF-8"?>',
-            '<osm version="0.6" generator="crossview.synthetic">',
+            f'<osm version="0.6" generator="{MADE_UP_GENERATOR}">',
             self._bounds(),
             *self._node_lines(),
             *self._way_lines(),
