@@ -242,7 +242,7 @@ def _heading_reference(gps: Mapping[int, Any], name: str) -> Literal["true", "ma
 def _impossible(name: str, tag: str, came: str, expected: str) -> PhotoError:
     return PhotoError(
         f"{name}: EXIF {tag} is {came}; expected {expected}. Correct the tag, or read the photo "
-        "without its position (ignore_gps=True) and say where it was taken."
+        "without its position (ignore_gps=True, or --ignore-gps) and say where it was taken."
     )
 
 

@@ -174,7 +174,7 @@ def _in_degrees(
     if frame.crs is None:
         raise MapError(
             f"{path} does not name its coordinate system. Name it with crs, for example "
-            "crs='EPSG:2154'."
+            "crs='EPSG:2154' (--map-crs on the command line)."
         )
     located = frame
     if not frame.crs.is_geographic or _are_degrees(frame):
@@ -183,7 +183,7 @@ def _in_degrees(
         raise MapError(
             f"{path} says that it is in {frame.crs.name}, where its coordinates (such as "
             f"{_first_position(frame)}) do not exist. Name the right system with crs, for example "
-            "crs='EPSG:2154'."
+            "crs='EPSG:2154' (--map-crs on the command line)."
         )
     return located
 
