@@ -134,6 +134,8 @@ def localize_photo(
             f"A disc of {radius_m:.0f} m is searched at every pose, which takes memory for at most "
             f"{MAX_RADIUS_M:.0f} m. Give a smaller radius_m."
         )
+    from tqdm import tqdm
+
     frame = LocalFrame(place.lat_deg, place.lon_deg)
     if heading_deg is None and compass_sigma_deg is not None:
         heading_deg = _compass_of(query, place)
@@ -149,7 +151,11 @@ def localize_photo(
         ),
     )
     localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
-    localization = localizer.localize(matcher.observe(query), prior)
+    with tqdm(total=2, unit="step", delay=2, disable=None, leave=False) as progress:
+        view = matcher.observe(query)
+        progress.update()
+        localization = localizer.localize(view, prior)
+        progress.update()
     searched = f"within {radius_m:g} m of {place.lat_deg:.6f}, {place.lon_deg:.6f}"
     return Answer(localization, maps, provenance or {}, searched=searched)
 

@@ -145,11 +145,15 @@ def observed(
     Returns:
         How sure each of FREE, WALL_BASE and BEHIND is in every cell, 0..1.
     """
+    from tqdm import tqdm
+
     points = [
         ground_points(
             image, segmenter(image.image), segmenter.classes, reach_m=reach_m, mount=mount
         )
-        for image, mount in upright_images(query)
+        for image, mount in tqdm(
+            upright_images(query), unit="photo", delay=2, disable=None, leave=False
+        )
     ]
     around = _disc_points(vehicle_radius_m, cell_m)
     return gathered(GroundPoints.joined([*points, around]), cell_m=cell_m, reach_m=reach_m)
