@@ -14,8 +14,8 @@ from crossview.frames import Fix, LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer
 from crossview.photos import Panorama, Photo, Rig, require_fix
+from crossview.pose_evaluation import ObservingMatcher
 from crossview.rasters import MapRaster
-from crossview.semantic import SemanticMatcher
 
 MAX_SIDE_PX = 1600
 """Photos are read at this size: the network looks at a smaller one still."""
@@ -25,6 +25,9 @@ MIN_PROBABILITY = 0.5
 
 MAX_RADIUS_M = 250.0
 """Largest disc that is searched without a gallery: its volume is half a gigabyte at 0.5 m."""
+
+OUTSIDE = 0.05
+"""Probability that a rough place is worse than its radius says, where nobody says better."""
 
 _PICTURE_INCHES = (10.0, 8.0)
 
@@ -69,6 +72,7 @@ class Answer:
                 f"lat, lon: {place.lat_deg:.7f}, {place.lon_deg:.7f}",
                 f"heading: {heading}",
                 f"probability within 5 m: {self.localization.probability_within(5.0):.3f}",
+                f"probability elsewhere: {self.localization.probability_elsewhere:.3f}",
                 f"assumed: the camera is {self.searched}" if self.searched else "",
             ]
         ).rstrip()
@@ -108,12 +112,13 @@ class Answer:
 def localize_photo(
     query: Photo | Panorama | Rig,
     maps: Callable[[MapGrid], MapRaster],
-    matcher: SemanticMatcher,
+    matcher: ObservingMatcher,
     *,
     place: Fix,
     radius_m: float,
     heading_deg: float | None = None,
     compass_sigma_deg: float | None = None,
+    outside: float = OUTSIDE,
     provenance: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Search a disc around a rough place for the pose of a photo.
@@ -127,6 +132,7 @@ def localize_photo(
         radius_m: Radius of the disc.
         heading_deg: What a compass says, from true north; None searches all headings.
         compass_sigma_deg: Standard deviation of the compass.
+        outside: Probability that the disc does not hold the camera.
         provenance: Who must be named where the answer is shown.
     """
     if not radius_m <= MAX_RADIUS_M:
@@ -154,9 +160,12 @@ def localize_photo(
     with tqdm(total=2, unit="step", delay=2, disable=None, leave=False) as progress:
         view = matcher.observe(query)
         progress.update()
-        localization = localizer.localize(view, prior)
+        localization = localizer.localize(view, prior).hedged(outside)
         progress.update()
-    searched = f"within {radius_m:g} m of {place.lat_deg:.6f}, {place.lon_deg:.6f}"
+    searched = (
+        f"within {radius_m:g} m of {place.lat_deg:.6f}, {place.lon_deg:.6f} "
+        f"(with probability {1 - outside:g})"
+    )
     return Answer(localization, maps, provenance or {}, searched=searched)
 
 

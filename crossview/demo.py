@@ -13,6 +13,7 @@ from crossview.answers import Answer, localize_photo
 from crossview.cameras import Equirectangular
 from crossview.frames import Fix, Pose
 from crossview.photos import Panorama
+from crossview.models import load_model
 from crossview.semantic import SemanticMatcher
 from crossview.synthetic.palette import PaletteSegmenter, colored
 from crossview.synthetic.render import render_photo
@@ -23,6 +24,7 @@ from crossview.vectors import VectorMap
 CAMERA = Equirectangular(width_px=1024, height_px=512)
 """A 360 degree camera: one photo of 90 degrees often fits several places of a street."""
 
+MODEL = "columns-class-image"
 CAMERA_HEIGHT_M = 1.6
 PRIOR_RADIUS_M = 25.0
 PRIOR_SHIFT_M = 15.0
@@ -85,7 +87,7 @@ def run(out: Path, *, seed: int = 0) -> DemoResult:
     answer = localize_photo(
         photo,
         vector_map,
-        SemanticMatcher(PaletteSegmenter()),
+        SemanticMatcher(PaletteSegmenter(), load_model(MODEL)),
         place=rough_place(town, truth, seed=seed),
         radius_m=PRIOR_RADIUS_M,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from crossview import angles
 from crossview.errors import OutOfRegionError
@@ -61,6 +62,68 @@ def pose_result(posterior: Posterior, truth: Pose) -> PoseResult:
         nll=-posterior.log_density(truth),
         covered=tuple(_holds(posterior, level, truth) for level in COVERAGE_LEVELS),
     )
+
+
+def credible_level(
+    posterior: Posterior, truth: Pose, *, rng: np.random.Generator | None = None
+) -> float:
+    """How much probability the smallest region holds that holds the truth, in (0, 1].
+
+    The probability of all cells that are at least as probable as the truth's; 1 where the
+    posterior excludes it or its grid ends before. Where it is at most m < 1, the truth is in
+    posterior.region(m).
+
+    A probable cell counts in full, and so do all that tie with it: where single cells hold much,
+    honest answers have levels that are too high (a flat posterior always has 1). For a reliability
+    diagram give a generator, which draws the level evenly between the probability of the more
+    probable cells and that, so that the levels of honest answers are uniform.
+
+    Args:
+        posterior: The answer.
+        truth: Where the camera was; its heading does not matter.
+        rng: Draws within the truth's cell and its ties.
+    """
+    try:
+        row, col = posterior.grid.map.cell_of(truth.x_m, truth.y_m)
+    except OutOfRegionError:
+        return 1.0
+    position = posterior.position()
+    if position[row, col] == 0:
+        return 1.0
+    total = position.sum()
+    through = float(position[position >= position[row, col]].sum() / total)
+    if rng is not None:
+        before = float(position[position > position[row, col]].sum() / total)
+        through = before + (through - before) * (1 - rng.random())
+    return min(through, 1.0)
+
+
+def coverage_interval(
+    num_covered: int, num_answers: int, confidence: float = 0.9
+) -> tuple[float, float]:
+    """Between which shares the true coverage lies, as a count of covered truths tells it.
+
+    Jeffreys' interval (Brown, Cai and DasGupta, 2001): quantiles of the beta distribution with
+    half a success and half a failure added; it ends at 0 for none covered and at 1 for all.
+
+    Args:
+        num_covered: Answers whose region holds the truth.
+        num_answers: All answers, 1 or more.
+        confidence: Probability that the interval states, in (0, 1).
+
+    Returns:
+        low, high: In [0, 1].
+    """
+    if not (num_answers >= 1 and 0 <= num_covered <= num_answers and 0 < confidence < 1):
+        raise ValueError(
+            f"Expected 0 to num_answers covered of at least 1 answer and a confidence in (0, 1); "
+            f"got {num_covered} of {num_answers} and {confidence}."
+        )
+    successes, failures = num_covered + 0.5, num_answers - num_covered + 0.5
+    tail = (1 - confidence) / 2
+    low = float(special.betaincinv(successes, failures, tail)) if num_covered else 0.0
+    is_all = num_covered == num_answers
+    return low, 1.0 if is_all else float(special.betaincinv(successes, failures, 1 - tail))
 
 
 def pose_summary(results: Iterable[PoseResult]) -> dict[str, float | int | None]:

@@ -76,6 +76,24 @@ class Pose:
             heading_deg=self.heading_deg + motion.turn_deg,
         )
 
+    def motion_to(self, other: Pose) -> Motion:
+        """Inverse of moved: the motion, without noise, that leads from here to another pose.
+
+        The turn is the shorter one, in (-180, 180].
+        """
+        if self.heading_deg is None or other.heading_deg is None:
+            raise ValueError(
+                f"{self} or {other} has no heading, so no motion leads from one to the other. "
+                "Give both a heading_deg."
+            )
+        ahead_x, ahead_y = angles.forward(self.heading_deg)
+        east_m, north_m = other.x_m - self.x_m, other.y_m - self.y_m
+        return Motion(
+            forward_m=float(east_m * ahead_x + north_m * ahead_y),
+            right_m=float(east_m * ahead_y - north_m * ahead_x),
+            turn_deg=float(angles.difference_deg(other.heading_deg, self.heading_deg)),
+        )
+
 
 @dataclass(frozen=True)
 class GeoPose:

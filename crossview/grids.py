@@ -153,6 +153,19 @@ class MapGrid:
             self.width + 2 * cells,
         )
 
+    def divided(self, parts: int) -> MapGrid:
+        """The same area in cells of a whole part of the side."""
+        if parts < 1 or parts != int(parts):
+            raise ValueError(f"parts must be a whole number, at least 1, got {parts}.")
+        return MapGrid(
+            self.frame,
+            self.west_m,
+            self.north_m,
+            self.cell_m / parts,
+            self.height * int(parts),
+            self.width * int(parts),
+        )
+
     def shifted(self, *, rows: int, cols: int) -> MapGrid:
         """The grid moved by whole cells, south and east for positive numbers."""
         return MapGrid(

@@ -35,6 +35,10 @@ class Matcher(Resolution, Protocol):
         """How far from the camera it looks at the map."""
 
     @property
+    def map_parts(self) -> int:
+        """How many map cells it wants along the side of a pose cell."""
+
+    @property
     def scale(self) -> float:
         """The factor that makes its scores log-likelihoods."""
 
@@ -83,6 +87,21 @@ class Localization:
     def probability_elsewhere(self) -> float:
         """Probability that no window holds the camera."""
         return max(0.0, 1.0 - float(self.weights.sum()))
+
+    def hedged(self, outside: float) -> Localization:
+        """The same if the prior itself holds the camera with a probability only.
+
+        A place outside is unknown: its log ratio is that of a place without map, 0.
+
+        Args:
+            outside: Probability, before the query was seen, that the camera is not in the prior.
+        """
+        if not 0 <= outside < 1:
+            raise ValueError(f"outside must be a probability in [0, 1), got {outside}.")
+        if outside == 0:
+            return self
+        log_odds = math.log(outside) - math.log1p(-outside)
+        return Localization(self.posteriors, float(np.logaddexp(self.log_rest, log_odds)))
 
     def probability_within(self, radius_m: float) -> float:
         """Probability that the camera stands within a distance of the best answer."""
@@ -141,7 +160,8 @@ class Localizer:
             MapOutsideError: The map does not reach the prior at all.
         """
         try:
-            map_raster = self.maps(grid.map.padded(self.matcher.reach_m))
+            cells = grid.map.padded(self.matcher.reach_m).divided(self.matcher.map_parts)
+            map_raster = self.maps(cells)
         except MapOutsideError:
             self.maps(coarse.grid.map)  # raises too where nothing of the prior is on the map
             return np.zeros((1, 1, 1), np.float32)

@@ -17,14 +17,12 @@ from crossview import angles, manifest_schema, photos, tables
 from crossview.cameras import Camera, Equirectangular, Pinhole
 from crossview.errors import ManifestError
 from crossview.frames import GeoPose, LocalFrame, Pose
+from crossview.manifest_schema import STEEP_PITCH_DEG
 from crossview.photos import Mount, Panorama, Photo, Rig
 from crossview.tables import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STEEP_PITCH_DEG = 45.0
-"""A view that looks higher or lower than this says little of where it stands on a map."""
 
 _SURVEYED_SEPARATOR = ";"
 _Made = TypeVar("_Made", Photo, Panorama)
@@ -358,9 +356,12 @@ class Manifest:
         return row
 
     def _station(self, rows: Sequence[dict[str, Any]], max_pitch_deg: float) -> Station:
-        level = [row for row in rows if abs(_or(row["pitch_deg"], 0.0)) <= max_pitch_deg]
-        ordered = sorted(level or rows, key=lambda row: (row["order"], row["view_id"]))
-        reference = ordered[0]
+        rows = sorted(rows, key=lambda row: (row["order"], row["view_id"]))
+        # a camera to the sky has no heading worth the name: the rig's is that of a level one
+        level = _within_pitch(rows, min(max_pitch_deg, STEEP_PITCH_DEG))
+        ordered = _within_pitch(rows, max_pitch_deg) or rows
+        reference = (level or ordered)[0]
+        ordered = [reference, *(row for row in ordered if row is not reference)]
         return Station(
             station_id=reference["station_id"] or reference["view_id"],
             region=reference["region"],
@@ -432,6 +433,10 @@ class Manifest:
             message = f"{path} has {size[0]} x {size[1]} pixels and its camera {expected}."
             return [Problem(file, row, column, message)]
         return []
+
+
+def _within_pitch(rows: Sequence[dict[str, Any]], max_pitch_deg: float) -> list[dict[str, Any]]:
+    return [row for row in rows if abs(_or(row["pitch_deg"], 0.0)) <= max_pitch_deg]
 
 
 def _raise_problems(found: Sequence[Problem], folder: Path | None) -> None:

@@ -45,6 +45,9 @@ DATASET_FILE = "dataset.json"
 KEYED_TABLES = ("regions", "cameras", "views", "tiles")
 """Tables whose first column is unique and referred to."""
 
+STEEP_PITCH_DEG = 45.0
+"""A view that looks higher or lower than this says little of where it stands on a map."""
+
 DATASET_KEYS = ("name", "licence", "attribution", "image_root")
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossview import atomic, plots
+from crossview.birdseye_matcher import CHANNELS, BirdsEyeMatcher
 from crossview.errors import ManifestError
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid
 from crossview.manifest import Manifest
 from crossview.photos import Photo
 from crossview.pose_evaluation import PriorRule, queries, trial
-from crossview.semantic import CHANNELS, Segmenter, SemanticMatcher, upright_images
+from crossview.segmenters import Segmenter, upright_images
 from crossview.vectors import VectorMap
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _SIGHT_M = 80.0
 def draw_station(
     manifest: Manifest,
     station_id: str,
-    matcher: SemanticMatcher,
+    matcher: BirdsEyeMatcher,
     maps: Mapping[str, VectorMap],
     *,
     rule: PriorRule,

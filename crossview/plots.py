@@ -11,21 +11,23 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossview import angles, map_style
+from crossview import angles, drawing, map_style
+from crossview.calibration_plots import reliability
 from crossview.cameras import Pinhole, map_from_camera
-from crossview.errors import FrameMismatchError
+from crossview.column_plots import columns
+from crossview.drawing import Background
+from crossview.drive_plots import drive
 from crossview.export import credible_regions
-from crossview.frames import LocalFrame, Pose
+from crossview.frames import Pose
 from crossview.grids import Bounds, MapGrid
 from crossview.localizer import Localization
 from crossview.posterior import Posterior
-from crossview.rasters import MapRaster, SatelliteTile
+from crossview.rasters import MapRaster
 from crossview.sightlines import Walls
 from crossview.synthetic.palette import CLASS_COLORS
 
@@ -37,53 +39,42 @@ if TYPE_CHECKING:
     from crossview.birdseye import BirdsEye
     from crossview.photos import Photo
 
+__all__ = [
+    "birdseye",
+    "columns",
+    "drive",
+    "footprints_on_photo",
+    "heatmap",
+    "map_raster",
+    "reliability",
+    "segmentation",
+]
+
 CONTOUR_LEVELS = (0.5, 0.9)
 
 DECADES = 4
 """Density below the highest by more powers of ten than this is not coloured."""
 
-_SMALL, _TINY = 8, 6.5  # points
 _HEAT = (("#ffeda0", 0.0), ("#fdbb57", 0.35), ("#f2703a", 0.7), ("#cf2430", 0.9), ("#6a0838", 0.95))
 _REGION_STYLES: tuple[Any, ...] = ("solid", (0, (4, 2)), (0, (1, 2)))
 _ARROW_SHARE = 0.1
-_ATTRIBUTION_CHARACTERS = 70
-_SCALE_BAR_SHARE = 0.25
 _MARGIN_SHARE = 0.04
-_MAX_PICTURE_CELLS = 1500
-_QUIET = 0.45
-"""How far the colours of a map go towards white below a heat map."""
-
-
-class _Look(NamedTuple):
-    """Of a pose; the truth is larger and lies below, so that both are seen where they agree."""
-
-    color: str
-    marker: str
-    size: float
-    zorder: float
-
-
-_ESTIMATE = _Look("#1146c4", "o", 1.0, 6)
-_TRUTH = _Look("#00703c", "D", 1.4, 5)
-
 
 _CHANNEL_COLORS = ("#4daf4a", "#d7191c", "#377eb8", "#ff9f1c", "#7b3294", "#00a6a6")
-_UNSEEN_COLOR, _SEEN_COLOR = "#d9d9d9", "#ffffff"
+_SEEN_COLOR = "#ffffff"
 
 _FOOT_COLOR, _EDGE_COLOR = "#ffe600", "#00e5ff"
 _NEAR_PLANE_M = 0.3
 
-_COLUMN_INCHES, _GAP_INCHES, _ROSE_INCHES = 2.0, 0.12, 0.95
-"""Of the column beside a map: its width, its distance, and the diameter of the rose in it."""
-
-_MAX_COLUMN_SHARE = 0.6
+_ROSE_INCHES = 0.95
+"""Diameter of the rose in the column beside a map."""
 
 
 def heatmap(
     answer: Localization | Posterior,
     ax: Axes,
     *,
-    background: MapRaster | SatelliteTile | Callable[[MapGrid], MapRaster] | None = None,
+    background: Background | None = None,
     truth: Pose | None = None,
     title: str = "",
     attribution: str = "",
@@ -112,18 +103,14 @@ def heatmap(
     grids = [posterior.grid.map for posterior in localization.posteriors]
     bounds = _picture_bounds(grids)
     if background is not None:
-        if callable(background):
-            background = background(_picture_grid(bounds, grids[0]))
-        _require_frame(background.grid.frame, grids[0].frame)
-        _draw_background(background, ax)
-        attribution = attribution or getattr(background, "attribution", "")
+        attribution = drawing.draw_background(background, ax, bounds, grids[0], attribution)
     heat = _draw_density(localization, ax)
     handles = _draw_regions(localization, ax)
     handles.append(_draw_windows(grids, ax))
     handles += _draw_poses(localization.best.mode(), truth, ax, bounds)
-    _finish_map(ax, bounds, attribution)
+    drawing.finish_map(ax, bounds, attribution)
     ax.set_title(title, loc="left")
-    beside = _beside(ax)
+    beside = drawing.beside(ax)
     rose = ax.inset_axes(
         (0.35, -0.3 - _ROSE_INCHES, _ROSE_INCHES, _ROSE_INCHES),
         transform=beside,
@@ -134,7 +121,7 @@ def heatmap(
     bar = ax.inset_axes((0.15, -1.7, 1.4, 0.12), transform=beside)
     bar.set_in_layout(False)
     _draw_colour_bar(heat, bar)
-    _legend(ax, handles, beside, top_inches=-2.3, title=_summary(localization))
+    drawing.legend(ax, handles, beside, top_inches=-2.3, title=_summary(localization))
     return ax
 
 
@@ -150,7 +137,7 @@ def map_raster(map_raster: MapRaster, ax: Axes, *, attribution: str = "") -> Axe
     from matplotlib.patches import Patch
 
     grid = map_raster.grid
-    ax.imshow(map_style.picture(map_raster), extent=_extent(grid), origin="upper")
+    ax.imshow(map_style.picture(map_raster), extent=drawing.extent(grid), origin="upper")
     handles: list[Any] = [
         Patch(facecolor=group.color, edgecolor="#888888", linewidth=0.5, label=group.label)
         for group in map_style.groups_of_cells(map_raster)
@@ -160,8 +147,8 @@ def map_raster(map_raster: MapRaster, ax: Axes, *, attribution: str = "") -> Axe
         style: dict[str, Any] = {"marker": "o", "color": group.point_color, "linestyle": "none"}
         ax.plot(x_m, y_m, markersize=3, markeredgewidth=0, **style)
         handles.append(Line2D([], [], markersize=4, label=f"{group.label} (dot)", **style))
-    _finish_map(ax, grid.bounds, attribution)
-    _legend_beside(ax, handles)
+    drawing.finish_map(ax, grid.bounds, attribution)
+    drawing.legend_beside(ax, handles)
     return ax
 
 
@@ -189,15 +176,15 @@ def birdseye(view: BirdsEye, ax: Axes, *, names: Sequence[str] | None = None) ->
         values = np.clip(view.values[..., channel], 0, None)
         opacity = np.where(view.seen, values / max(float(values.max()), 1e-12), 0)[..., None]
         picture = (1 - opacity) * picture + opacity * np.array(to_rgb(color))
-    picture[~view.seen] = to_rgb(_UNSEEN_COLOR)
+    picture[~view.seen] = to_rgb(drawing.UNSEEN_COLOR)
     left_m, ahead_m = -(view.camera_col + 0.5) * view.cell_m, (view.camera_row + 0.5) * view.cell_m
     right_m, back_m = left_m + cols * view.cell_m, ahead_m - rows * view.cell_m
     ax.imshow(picture, extent=(left_m, right_m, back_m, ahead_m), origin="upper")
     reach_m = max(rows, cols) * view.cell_m
-    step_m = _round_length_m(reach_m / 4)
+    step_m = drawing.round_length_m(reach_m / 4)
     for radius_m in np.arange(step_m, reach_m, step_m):
         ax.add_patch(Circle((0, 0), radius_m, fill=False, color="#777777", lw=0.5, ls=":"))
-    ax.plot(0, 0, marker="^", markersize=9, color=_ESTIMATE.color, markeredgecolor="white")
+    ax.plot(0, 0, marker="^", markersize=9, color=drawing.ESTIMATE.color, markeredgecolor="white")
     ax.set(
         xlim=(left_m, right_m),
         ylim=(back_m, ahead_m),
@@ -206,8 +193,8 @@ def birdseye(view: BirdsEye, ax: Axes, *, names: Sequence[str] | None = None) ->
         ylabel="ahead (m)",
     )
     handles = [Patch(facecolor=c, label=name) for c, name in zip(colors, names, strict=True)]
-    handles.append(Patch(facecolor=_UNSEEN_COLOR, label="not seen"))
-    _legend_beside(ax, handles)
+    handles.append(Patch(facecolor=drawing.UNSEEN_COLOR, label="not seen"))
+    drawing.legend_beside(ax, handles)
     return ax
 
 
@@ -246,7 +233,7 @@ def segmentation(
         for k in np.argsort(-share, kind="stable")
         if share[k] >= 0.005
     ]
-    _legend_beside(ax, handles)
+    drawing.legend_beside(ax, handles)
     return ax
 
 
@@ -289,9 +276,9 @@ def footprints_on_photo(
         shown = np.isfinite(col) & (np.hypot(points[:, 0], points[:, 1]) <= range_m)
         shown[shown] = ~walls.hide(points[shown])
         col = np.where(shown, col, np.nan)
-        ax.plot(col, row, color=color, lw=1.4, label=label, path_effects=_halo("black", 2.4))
+        ax.plot(col, row, color=color, lw=1.4, label=label, path_effects=drawing.halo("black", 2.4))
     ax.set(xlim=(0, photo.camera.width_px), ylim=(photo.camera.height_px, 0))
-    ax.legend(loc="lower left", fontsize=_SMALL, framealpha=0.8)
+    ax.legend(loc="lower left", fontsize=drawing.SMALL, framealpha=0.8)
     return ax
 
 
@@ -312,7 +299,7 @@ def _draw_density(localization: Localization, ax: Axes) -> Any:
     for density, posterior in zip(densities, localization.posteriors, strict=True):
         image = ax.imshow(
             np.ma.masked_less(density, peak * 10.0**-DECADES),
-            extent=_extent(posterior.grid.map),
+            extent=drawing.extent(posterior.grid.map),
             origin="upper",
             cmap=_heat_colormap(),
             norm=norm,
@@ -330,8 +317,8 @@ def _heat_colormap() -> Colormap:
 
 def _draw_colour_bar(heat: Any, ax: Any) -> None:
     bar = ax.figure.colorbar(heat, cax=ax, orientation="horizontal", extend="min")
-    bar.set_label("probability per m²", fontsize=_SMALL)
-    ax.tick_params(labelsize=_TINY)
+    bar.set_label("probability per m²", fontsize=drawing.SMALL)
+    ax.tick_params(labelsize=drawing.TINY)
 
 
 def _draw_regions(localization: Localization, ax: Axes) -> list[Any]:
@@ -353,7 +340,7 @@ def _draw_regions(localization: Localization, ax: Axes) -> list[Any]:
             linewidths=1.0,
             linestyles=[style],
             label=f"{region.level:.0%} of probability",
-            path_effects=_halo("white", 2.2) if style == "solid" else None,
+            path_effects=drawing.halo("white", 2.2) if style == "solid" else None,
         )
         drawn.append(ax.add_collection(outline, autolim=False))
     return drawn
@@ -379,14 +366,14 @@ def _draw_poses(estimate: Pose, truth: Pose | None, ax: Axes, bounds: Bounds) ->
     label = "estimate"
     if estimate.heading_deg is not None:
         label += f", {estimate.heading_deg:.0f}°"
-    handles = [_draw_pose(estimate, ax, _ESTIMATE, label, length_m)]
+    handles = [_draw_pose(estimate, ax, drawing.ESTIMATE, label, length_m)]
     if truth is not None:
         label = f"truth, {_error_text(estimate, truth)}"
-        handles.append(_draw_pose(truth, ax, _TRUTH, label, length_m))
+        handles.append(_draw_pose(truth, ax, drawing.TRUTH, label, length_m))
     return handles
 
 
-def _draw_pose(pose: Pose, ax: Axes, look: _Look, label: str, length_m: float) -> Any:
+def _draw_pose(pose: Pose, ax: Axes, look: drawing.Look, label: str, length_m: float) -> Any:
     from matplotlib.patches import FancyArrow
 
     if pose.heading_deg is not None:
@@ -432,12 +419,12 @@ def _draw_heading_rose(localization: Localization, ax: Any) -> None:
     num_headings = localization.best.grid.num_headings
     ax.set_theta_zero_location("N")
     ax.set_theta_direction(-1)
-    ax.set_xticks(np.deg2rad([0, 90, 180, 270]), ["N", "E", "S", "W"], fontsize=_SMALL)
+    ax.set_xticks(np.deg2rad([0, 90, 180, 270]), ["N", "E", "S", "W"], fontsize=drawing.SMALL)
     ax.tick_params(axis="x", pad=-3)
     ax.set_yticks([])
-    ax.set_title("heading", fontsize=_SMALL)
+    ax.set_title("heading", fontsize=drawing.SMALL)
     if num_headings == 1:
-        ax.text(0, 0, "not\nrepresented", ha="center", va="center", fontsize=_TINY)
+        ax.text(0, 0, "not\nrepresented", ha="center", va="center", fontsize=drawing.TINY)
         return
     mass = sum(
         float(weight) * angles.resample_bins(posterior.heading(), num_headings)
@@ -445,7 +432,7 @@ def _draw_heading_rose(localization: Localization, ax: Any) -> None:
     )
     centers_rad = np.deg2rad(localization.best.grid.headings_deg)
     width_rad = 2 * np.pi / num_headings
-    ax.bar(centers_rad, np.sqrt(mass), width=width_rad, color=_ESTIMATE.color, linewidth=0)
+    ax.bar(centers_rad, np.sqrt(mass), width=width_rad, color=drawing.ESTIMATE.color, linewidth=0)
 
 
 def _summary(localization: Localization) -> str:
@@ -458,72 +445,6 @@ def _summary(localization: Localization) -> str:
 # ----------------------------------------------------------------------- map
 
 
-def _draw_background(background: MapRaster | SatelliteTile, ax: Axes) -> None:
-    if isinstance(background, MapRaster):
-        colors = map_style.picture(background)
-        colors = colors + _QUIET * (1 - colors)
-    else:
-        colors = background.rgb / 255
-        colors[~background.covered] = 1.0
-    ax.imshow(colors, extent=_extent(background.grid), origin="upper")
-
-
-def _finish_map(ax: Axes, bounds: Bounds, attribution: str) -> None:
-    """North up, metres on the axes, a scale bar and the sources."""
-    from matplotlib.font_manager import FontProperties
-    from mpl_toolkits.axes_grid1.anchored_artists import (  # type: ignore[import-untyped]
-        AnchoredSizeBar,
-    )
-
-    ax.set(
-        xlim=(bounds.west_m, bounds.east_m),
-        ylim=(bounds.south_m, bounds.north_m),
-        aspect="equal",
-        xlabel="east (m)",
-        ylabel="north (m)",
-    )
-    length_m = _round_length_m(_SCALE_BAR_SHARE * (bounds.east_m - bounds.west_m))
-    bar = AnchoredSizeBar(
-        ax.transData,
-        length_m,
-        f"{length_m:g} m",
-        "lower left",
-        size_vertical=0.006 * (bounds.north_m - bounds.south_m),
-        label_top=True,
-        borderpad=0.6,
-        sep=2,
-        fontproperties=FontProperties(size=_SMALL),
-    )
-    bar.patch.set(alpha=0.8, linewidth=0)
-    bar.size_bar.get_children()[0].set_facecolor("black")
-    bar.set_zorder(7)
-    ax.add_artist(bar)
-    ax.text(
-        0.995,
-        0.005,
-        textwrap.fill(attribution, _ATTRIBUTION_CHARACTERS),
-        transform=ax.transAxes,
-        in_layout=False,
-        ha="right",
-        va="bottom",
-        fontsize=_TINY,
-        path_effects=_halo("white", 2),
-        zorder=7,
-    )
-
-
-def _round_length_m(length_m: float) -> float:
-    """The largest 1, 2 or 5 times a power of ten that is not longer."""
-    power = 10.0 ** math.floor(math.log10(length_m))
-    return max(step * power for step in (1, 2, 5) if step * power <= length_m * (1 + 1e-9))
-
-
-def _extent(grid: MapGrid) -> tuple[float, float, float, float]:
-    """Outer edges as imshow wants them: left, right, bottom, top."""
-    bounds = grid.bounds
-    return bounds.west_m, bounds.east_m, bounds.south_m, bounds.north_m
-
-
 def _picture_bounds(grids: Sequence[MapGrid]) -> Bounds:
     """The box around all grids, and a margin."""
     west_m, south_m, east_m, north_m = zip(*(grid.bounds for grid in grids), strict=True)
@@ -534,80 +455,7 @@ def _picture_bounds(grids: Sequence[MapGrid]) -> Bounds:
     )  # fmt: skip
 
 
-def _picture_grid(bounds: Bounds, like: MapGrid) -> MapGrid:
-    """Cells for the whole picture, as fine as a window's where that is not too many."""
-    side_m = max(bounds.east_m - bounds.west_m, bounds.north_m - bounds.south_m)
-    cell_m = max(like.cell_m, side_m / _MAX_PICTURE_CELLS)
-    height = math.ceil((bounds.north_m - bounds.south_m) / cell_m)
-    width = math.ceil((bounds.east_m - bounds.west_m) / cell_m)
-    return MapGrid(like.frame, bounds.west_m, bounds.north_m, cell_m, height, width)
-
-
-def _require_frame(background: LocalFrame, answer: LocalFrame) -> None:
-    if background != answer:
-        raise FrameMismatchError(
-            f"The background is anchored at {background} and the answer at {answer}. "
-            "Build both from one LocalFrame."
-        )
-
-
 # ------------------------------------------------------------ beside the axes
-
-
-def _beside(ax: Axes) -> Any:
-    """Room at the right of the axes: inches to the right of and above their upper right corner.
-
-    The axes give up a part of their place in the figure, with or without a layout engine.
-    """
-    from matplotlib.transforms import ScaledTranslation
-
-    figure = ax.figure
-    width_inches = figure.dpi_scale_trans.inverted().transform_bbox(figure.bbox).width
-    place = ax.get_subplotspec()
-    if place is None:
-        box = ax.get_position(original=True)
-        share = min(_COLUMN_INCHES / (width_inches * box.width), _MAX_COLUMN_SHARE)
-        ax.set_position((box.x0, box.y0, (1 - share) * box.width, box.height))
-    else:
-        width = place.get_position(figure).width  # type: ignore[arg-type]
-        if figure.get_layout_engine() is not None:
-            # which uses the margins of the figure too
-            width /= figure.subplotpars.right - figure.subplotpars.left
-        share = min(_COLUMN_INCHES / (width_inches * width), _MAX_COLUMN_SHARE)
-        halves = place.subgridspec(1, 2, width_ratios=(1 - share, share), wspace=0)
-        ax.set_subplotspec(halves[0])
-        figure.add_subplot(halves[1]).set_axis_off()
-    corner = ScaledTranslation(1, 1, ax.transAxes)  # type: ignore[arg-type]
-    return figure.dpi_scale_trans + corner
-
-
-def _legend_beside(ax: Axes, handles: Sequence[Any]) -> None:
-    _legend(ax, handles, _beside(ax))
-
-
-def _legend(
-    ax: Axes, handles: Sequence[Any], beside: Any, *, top_inches: float = 0, title: str = ""
-) -> None:
-    legend = ax.legend(
-        handles=handles,
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(_GAP_INCHES, top_inches),
-        bbox_transform=beside,
-        borderaxespad=0,
-        fontsize=_SMALL,
-        title_fontproperties={"size": _SMALL, "weight": "bold"},
-        frameon=False,
-        alignment="left",
-        handlelength=1.6,
-    )
-    legend.set_in_layout(False)  # its room is reserved
-
-
-def _halo(color: str, width: float) -> list[Any]:
-    from matplotlib import patheffects
-
-    return [patheffects.withStroke(linewidth=width, foreground=color)]
 
 
 # -------------------------------------------------------------------- photos

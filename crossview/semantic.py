@@ -1,262 +1,148 @@
-"""Matching what the pixels are (ground, wall) against what the map says: no training on poses."""
+"""Matching the columns of a panorama against the walls that a map has: no training on poses.
+
+Every column of a photo, a rig or a panorama sees ground up to a first wall, and sky above the
+highest roof behind. The map says where both would be at every pose, and tables of what a
+segmentation network makes of ground, walls and sky (see column_evidence) say how well that fits.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from scipy import ndimage, special
 
-from crossview import birdseye, voting
-from crossview.birdseye import BirdsEye
-from crossview.cameras import map_from_camera
+from crossview import angles, column_evidence, column_kernels, columns, raycast
+from crossview.camera_noise import CameraNoise
+from crossview.column_evidence import ColumnEvidence
+from crossview.column_model import Calibration, ColumnModel
+from crossview.columns import ColumnView
 from crossview.errors import FrameMismatchError, GridMismatchError
 from crossview.grids import MapGrid, PoseGrid
 from crossview.legends import BUILDING
-from crossview.photos import Mount, Panorama, Photo, Rig
-from crossview.rasters import MapRaster
+from crossview.photos import Panorama, Photo, Rig
+from crossview.rasters import MapRaster, place_of
+from crossview.segmenters import Segmenter
 
-GROUND_CLASSES = ("road", "sidewalk", "terrain")
-WALL_CLASSES = ("building", "wall", "fence")
+NUM_THREADS = 2
+"""That sum over columns: NumPy lets go of the interpreter inside of them."""
 
-FREE, WALL_BASE, BEHIND = 0, 1, 2
-"""Channels of the bird's-eye view: open ground, the foot of a wall, and what the wall hides."""
+_HEIGHT_STEP_M = 0.1
+"""Cameras are ray-cast at whole steps of height, so that photos of one street share the work."""
 
-CHANNELS = ("open ground", "wall base", "behind a wall")
-"""Their names."""
+_CELLS_AT_ONCE = 64
+"""Poses that are looked up together: their codes and sums stay in the processor's cache."""
 
-_SAMPLES_TO_BE_SURE = 3.0
-"""Points in one cell that make its observation two thirds certain (1 - 1/e)."""
+_CELLS_AT_ONCE_COMPILED = 512
 
-_SIGHT_STEP_M = 0.25
-"""Distance between points along a line of sight."""
-
-_WALL_MARGIN_M = 0.5
-"""A line of sight is clear up to this before a wall base, and hidden from this behind it."""
-
-_BEHIND_M = 2.5
-"""How deep a building is at least."""
+_BLUR_SIGMAS = 3.0
+_ON_LATTICE = 1e-6
 
 
-_WALL_SIGHT_M = 3.0
-"""Farther walls than this make no difference to a cell's vote, so a map's crop makes none."""
+class RayCache:
+    """Ray-cast blocks of maps, by content: the least recently used go when memory is full.
 
-
-class Segmenter(Protocol):
-    """Anything that says what each pixel of an upright image shows.
-
-    Attributes:
-        classes: Names of the channels, as in Cityscapes.
+    Args:
+        max_bytes: Memory for them. A block of 32 m x 32 m at 0.5 m has 2 MB.
     """
 
-    classes: tuple[str, ...]
+    def __init__(self, max_bytes: int = 500_000_000) -> None:
+        self.max_bytes = max_bytes
+        self._blocks: OrderedDict[Hashable, CodeBlock] = OrderedDict()
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """(rows, cols, 3) uint8 RGB to (rows, cols, classes) probabilities, any resolution."""
+    def get(self, key: Hashable, make: Callable[[], CodeBlock]) -> CodeBlock:
+        """The block of a key, made now if it is not remembered."""
+        if key not in self._blocks:
+            self._blocks[key] = make()
+            while self.num_bytes > self.max_bytes and len(self._blocks) > 1:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(key)
+        return self._blocks[key]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory in use."""
+        return sum(block.codes.nbytes + block.free.nbytes for block in self._blocks.values())
 
 
 @dataclass(frozen=True, eq=False)
-class GroundPoints:
-    """Places on the ground plane in the query's own frame, and what was observed there.
+class CodeBlock:
+    """What a map says about a block of cells.
 
     Args:
-        forward_m: Ahead of the query's reference, (points,).
-        right_m: To its right, (points,).
-        channel: FREE, WALL_BASE or BEHIND, (points,).
+        codes: (rows, cols, azimuths) uint16, the hypothesis of every ray (see column_evidence).
+        free: (rows, cols) bool, cells that are not inside of a building.
     """
 
-    forward_m: np.ndarray
-    right_m: np.ndarray
-    channel: np.ndarray
-
-    @classmethod
-    def joined(cls, parts: Sequence[GroundPoints]) -> GroundPoints:
-        """All points of several observations."""
-        return cls(
-            np.concatenate([part.forward_m for part in parts]),
-            np.concatenate([part.right_m for part in parts]),
-            np.concatenate([part.channel for part in parts]),
-        )
-
-
-def upright_images(query: Photo | Panorama | Rig) -> list[tuple[Photo | Panorama, Mount]]:
-    """The images of a query as a network knows images, each with its place on the rig."""
-    if isinstance(query, Rig):
-        upright = [photo.upright() for photo in query.photos]
-        return list(zip(upright, query.mounts, strict=True))
-    return [(query.upright() if isinstance(query, Photo) else query, Mount())]
-
-
-def ground_points(
-    query: Photo | Panorama,
-    probabilities: np.ndarray,
-    classes: Sequence[str],
-    *,
-    reach_m: float,
-    mount: Mount,
-) -> GroundPoints:
-    """What one image shows of the ground plane: open ground, wall bases, lines of sight.
-
-    A wall base is the lowest pixel of a column that shows a wall right above one that shows the
-    ground: there the wall stands, nothing stands before it, and what is behind it is hidden.
-
-    Args:
-        query: An upright image with its camera, height, pitch and roll; the ground is a plane.
-        probabilities: (rows, cols, classes) of that image, any resolution.
-        classes: Names of the channels.
-        reach_m: Points farther than this from the camera are left out.
-        mount: Where the image's camera sits on a rig.
-    """
-    rows, cols, _ = probabilities.shape
-    label = probabilities.argmax(axis=-1)
-    is_ground = np.isin(classes, GROUND_CLASSES)[label]
-    is_base = _wall_bases(is_ground, np.isin(classes, WALL_CLASSES)[label])
-    usable = _usable(query, rows, cols)
-    middle, lower_edge = 0.5, 1.0
-    ground = _on_ground(query, usable & is_ground, mount, reach_m=reach_m, row_offset=middle)
-    # a wall's foot is the border between its lowest pixel and the ground's highest
-    feet = _on_ground(query, usable & is_base, mount, reach_m=reach_m, row_offset=lower_edge)
-    points = GroundPoints.joined([_points(*ground, FREE), *_lines_of_sight(*feet)])
-    return GroundPoints(
-        points.forward_m + mount.forward_m, points.right_m + mount.right_m, points.channel
-    )
-
-
-def observed(
-    query: Photo | Panorama | Rig,
-    segmenter: Segmenter,
-    *,
-    cell_m: float,
-    reach_m: float,
-    vehicle_radius_m: float = 1.5,
-) -> BirdsEye:
-    """Open ground, wall bases and what they hide around a camera, from above, (rows, cols, 3).
-
-    Args:
-        query: A photo, a levelled panorama or a rig; forward is the query's heading.
-        segmenter: What each pixel shows.
-        cell_m: Side of a cell.
-        reach_m: How far from the camera pixels are trusted to lie on the ground plane.
-        vehicle_radius_m: Where the camera stands there is no building: this disc is open ground.
-
-    Returns:
-        How sure each of FREE, WALL_BASE and BEHIND is in every cell, 0..1.
-    """
-    from tqdm import tqdm
-
-    points = [
-        ground_points(
-            image, segmenter(image.image), segmenter.classes, reach_m=reach_m, mount=mount
-        )
-        for image, mount in tqdm(
-            upright_images(query), unit="photo", delay=2, disable=None, leave=False
-        )
-    ]
-    around = _disc_points(vehicle_radius_m, cell_m)
-    return gathered(GroundPoints.joined([*points, around]), cell_m=cell_m, reach_m=reach_m)
-
-
-def gathered(points: GroundPoints, *, cell_m: float, reach_m: float) -> BirdsEye:
-    """Points per cell, as how sure they make it; what is open is not hidden."""
-    # a rig's cameras reach farther than its reference, and the map is cut around that
-    near = np.hypot(points.forward_m, points.right_m) <= reach_m + _WALL_MARGIN_M + _BEHIND_M
-    counts = birdseye.from_points(
-        points.forward_m[near],
-        points.right_m[near],
-        np.eye(3, dtype=np.float32)[points.channel[near]],
-        cell_m=cell_m,
-        reach_m=reach_m + _WALL_MARGIN_M + _BEHIND_M,
-        reduce="sum",
-    )
-    sure = -np.expm1(-counts.values / _SAMPLES_TO_BE_SURE)
-    sure[..., BEHIND] *= 1.0 - sure[..., FREE]
-    return BirdsEye(sure, counts.seen, cell_m, counts.camera_row, counts.camera_col)
-
-
-@dataclass(frozen=True)
-class BuildingVotes:
-    """What an observed cell says about the map cell under it, from the distance to its wall.
-
-    Each vote is the log of a ratio: how much more probable the observation is there than
-    anywhere, so that a place the map knows nothing about votes 0. They are mixtures, because
-    labels and maps err. Set by hand; fitted tables are for a later step.
-
-    Args:
-        free_outside: Ratio for open ground well outside of every building.
-        free_inside: Ratio for open ground well inside a building.
-        behind_inside: Ratio for a hidden place well inside a building.
-        behind_outside: Ratio for a hidden place outside: yards and gaps are hidden too.
-        sigma_m: Over which distance from a wall inside becomes outside.
-        wall_share: Share of wall bases that stand on a mapped wall; the others are anywhere.
-        wall_sigma_m: Standard deviation of those from their wall.
-        wall_density: Mean over a town of exp(-distance^2 / (2 wall_sigma_m^2)).
-    """
-
-    free_outside: float = 1.7
-    free_inside: float = 0.1
-    behind_inside: float = 1.7
-    behind_outside: float = 0.6
-    sigma_m: float = 0.5
-    wall_share: float = 0.7
-    wall_sigma_m: float = 0.7
-    wall_density: float = 0.15
-
-    def log_ratios(self, map_raster: MapRaster) -> np.ndarray:
-        """Votes of the map's cells for FREE, WALL_BASE and BEHIND, (rows, cols, 3)."""
-        building = map_raster.class_mask(BUILDING)
-        depth_m = _depth_inside(building, map_raster.grid.cell_m)
-        inside_m = np.clip(depth_m, -_WALL_SIGHT_M, _WALL_SIGHT_M)
-        inside = special.expit(inside_m / self.sigma_m)
-        near_wall = np.exp(-0.5 * (inside_m / self.wall_sigma_m) ** 2)
-        ratios = np.stack(
-            [
-                self.free_outside + (self.free_inside - self.free_outside) * inside,
-                1 - self.wall_share + self.wall_share * near_wall / self.wall_density,
-                self.behind_outside + (self.behind_inside - self.behind_outside) * inside,
-            ],
-            axis=2,
-        )
-        known = map_raster.covered & (building | (BUILDING in map_raster.surveyed))
-        return np.where(known[..., None], np.log(ratios), 0.0).astype(np.float32)
+    codes: np.ndarray
+    free: np.ndarray
 
 
 @dataclass(frozen=True)
 class SemanticMatcher:
-    """Open ground lies outside of buildings, wall bases stand on walls: every pose is tried.
+    """First walls and skylines of the map against the columns of a query: every pose is tried.
 
     Args:
         segmenter: What each pixel shows.
-        cell_m: Cells of the vote.
-        num_headings: Heading bins, a multiple of 4.
-        view_m: How far from the camera pixels are trusted to lie on the ground plane.
-        scale: Turns the summed votes into a log-likelihood: neighbouring pixels see the same
-            thing, and are worth a fraction of independent ones.
-        votes: What an observation says about a map cell.
+        model: Tables and calibration, made for this segmenter.
+        cell_m: Cells of the poses.
+        num_headings: Heading bins; a divisor of the 256 columns.
+        sight_blocks: How far from the camera the skyline may stand, in blocks.
+        map_parts: The map is drawn with so many cells along the side of a pose cell.
+        block_cells: Side of the blocks that are ray-cast together and remembered.
+        noise: How badly the camera of single photos is known.
+        rays: Remembered blocks of the map.
     """
 
     segmenter: Segmenter
+    model: ColumnModel
     cell_m: float = 0.5
-    num_headings: int = 128
-    view_m: float = 22.0
-    scale: float = 0.05
-    votes: BuildingVotes = field(default_factory=BuildingVotes)
+    num_headings: int = columns.NUM_AZIMUTHS
+    sight_blocks: int = 4
+    map_parts: int = 2
+    block_cells: int = 64
+    noise: CameraNoise = field(default_factory=CameraNoise)
+    rays: RayCache = field(default_factory=RayCache, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        columns.grouping(self.segmenter.classes)
+        if self.num_headings < 4 or columns.NUM_AZIMUTHS % self.num_headings:
+            raise ValueError(
+                f"num_headings must divide {columns.NUM_AZIMUTHS} columns, got {self.num_headings}."
+            )
+
+    @property
+    def scale(self) -> float:
+        """Share of a column that counts."""
+        return self.model.calibration.scale
+
+    @property
+    def sight_m(self) -> float:
+        """How far from the camera the skyline may stand."""
+        return self.sight_blocks * self.block_cells * self.cell_m
 
     @property
     def reach_m(self) -> float:
-        """How much map around a pose takes part in its score."""
-        seen_m = self.view_m + _WALL_MARGIN_M + _BEHIND_M
-        return seen_m + _WALL_SIGHT_M + 3 * self.cell_m
+        """How much map around a pose takes part in its score: its block may end beside it."""
+        return self.sight_m + (self._blur_cells + self.block_cells) * self.cell_m
 
-    def observe(self, query: Photo | Panorama | Rig) -> BirdsEye:
-        """The query from above; the slow part, worth keeping when a query is asked about twice."""
-        return observed(query, self.segmenter, cell_m=self.cell_m, reach_m=self.view_m)
+    def observe(self, query: Photo | Panorama | Rig) -> tuple[ColumnView, ...]:
+        """The query's columns, once for every camera that it may have been taken with.
+
+        The slow part, worth keeping when a query is asked about twice.
+        """
+        images = columns.segmented(query, self.segmenter)
+        return tuple(columns.levelled(variant) for variant in self.noise.variants(images))
 
     def log_likelihood(
         self,
-        query: Photo | Panorama | Rig | BirdsEye,
+        query: Photo | Panorama | Rig | Sequence[ColumnView],
         map_raster: MapRaster,
         grid: PoseGrid,
         *,
@@ -266,160 +152,321 @@ class SemanticMatcher:
 
         Args:
             query: Images, or what observe made of them.
-            map_raster: The map on the grid's cells and at least reach_m around them.
+            map_raster: The map: cells of the grid divided by map_parts, and reach_m around it.
             grid: The poses; cells of this matcher, and its number of headings or 1.
             headings: Indices of the bins to try; the others are -inf.
 
         Returns:
             Log-likelihood ratios to a place unknown; with one bin, the log of their mean over
             headings.
-        """
-        view = query if isinstance(query, BirdsEye) else self.observe(query)
-        window = self._window(map_raster, grid)
-        _require_margin(window, map_raster.grid, view)
-        votes = voting.VotingMap(self.votes.log_ratios(map_raster), map_raster.grid.cell_m)
-        if grid.num_headings == 1:
-            summary = voting.vote_streaming(
-                view,
-                votes,
-                num_headings=self.num_headings,
-                window=window,
-                headings=headings,
-                scale=self.scale,
-            )
-            return (summary.log_sum - np.log(self.num_headings))[:, :, None]
-        scores = voting.vote(
-            view, votes, num_headings=self.num_headings, window=window, headings=headings
-        ).scores
-        return self.scale * scores
 
-    def _window(self, map_raster: MapRaster, grid: PoseGrid) -> voting.Window:
-        cells, poses = map_raster.grid, grid.map
-        if cells.frame != poses.frame:
-            raise FrameMismatchError(
-                f"The prior is anchored at {poses.frame} and the map at {cells.frame}. "
-                "Build both from one LocalFrame."
-            )
-        col, row = cells.to_pixel(poses.west_m, poses.north_m)
-        fits = (
-            np.isclose(poses.cell_m, self.cell_m)
-            and np.isclose(cells.cell_m, self.cell_m)
-            and abs(col - round(float(col))) < 1e-6
-            and abs(row - round(float(row))) < 1e-6
-            and grid.num_headings in (1, self.num_headings)
+        Raises:
+            FrameMismatchError: Map and poses are anchored at different places.
+            GridMismatchError: The cells or headings are others, or the map ends too early.
+        """
+        views = self.observe(query) if isinstance(query, Photo | Panorama | Rig) else query
+        require_frame(map_raster.grid, grid.map)
+        self._require_fit(grid)
+        tried = np.arange(self.num_headings) if headings is None else np.unique(headings)
+        cells = grid.map.padded(self._blur_cells * self.cell_m)
+        blur = _Blur.of(self.model.calibration, self.cell_m, self.num_headings, self._blur_cells)
+        needed = blur.needed(tried)
+        blocks = self._scored_blocks(views, map_raster, cells, needed)
+        if grid.num_headings == 1:
+            total = np.full(cells.shape, -np.inf)
+            log_weights = blur.log_weights(needed, tried)[:, None] - math.log(self.num_headings)
+            for rows, cols, free, scores in blocks:
+                total[rows, cols][free] = np.logaddexp.reduce(scores + log_weights, axis=0)
+            return self._with_floor(blur.over_positions(total))[:, :, None].astype(np.float32)
+        volume = np.full((len(needed), *cells.shape), -np.inf, np.float32)
+        for rows, cols, free, scores in blocks:
+            volume[:, rows, cols][:, free] = scores
+        result = np.full((*grid.map.shape, self.num_headings), -np.inf, np.float32)
+        for k, log_ratio in blur.over_poses(volume, needed, tried):
+            result[:, :, k] = self._with_floor(log_ratio)
+        return result
+
+    def _scored_blocks(
+        self,
+        views: Sequence[ColumnView],
+        map_raster: MapRaster,
+        cells: MapGrid,
+        headings: np.ndarray,
+    ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+        """Blocks of cells: rows, cols, which are free, and their scores (headings, free cells)."""
+        calibration = self.model.calibration
+        evidence = [column_evidence.evidence(view, self.model) for view in views]
+        levels = [calibration.unknown_level * one.best for one in evidence]
+        for rows, cols, block in self.coded_blocks(map_raster, cells, views[0].height_m):
+            wanted = block.codes[block.free]
+            sums = [
+                column_sums(one, wanted, headings, num_headings=self.num_headings) - level
+                for one, level in zip(evidence, levels, strict=True)
+            ]
+            # which of the cameras it was is not known, and all are equally probable
+            scores = functools.reduce(np.logaddexp, (self.scale * one for one in sums))
+            yield rows, cols, block.free, scores - np.float32(math.log(len(sums)))
+
+    def coded_blocks(
+        self, map_raster: MapRaster, cells: MapGrid, height_m: float
+    ) -> Iterator[tuple[slice, slice, CodeBlock]]:
+        """The blocks of the frame's lattice that a grid touches, cut to it: rows, cols, what is seen.
+
+        Args:
+            map_raster: The map, as log_likelihood wants it.
+            cells: The grid.
+            height_m: Of the camera.
+        """
+        side = self.block_cells
+        height_m = _HEIGHT_STEP_M * max(1, round(height_m / _HEIGHT_STEP_M))
+        first_row = round(-cells.north_m / self.cell_m)
+        first_col = round(cells.west_m / self.cell_m)
+        digests = _Digests(map_raster, side * self.map_parts)
+        for block_row in range(first_row // side, (first_row + cells.height - 1) // side + 1):
+            for block_col in range(first_col // side, (first_col + cells.width - 1) // side + 1):
+                grid = MapGrid(
+                    cells.frame,
+                    block_col * side * self.cell_m,
+                    -block_row * side * self.cell_m,
+                    self.cell_m,
+                    side,
+                    side,
+                )
+                around = grid.padded(self.sight_m).divided(self.map_parts)
+                block = self.rays.get(
+                    (digests.of(around), height_m, cells.frame, block_row, block_col, self.cell_m),
+                    functools.partial(_cast, map_raster, grid, around, height_m, self.sight_m),
+                )
+                row, col = block_row * side - first_row, block_col * side - first_col
+                rows = slice(max(row, 0), min(row + side, cells.height))
+                cols = slice(max(col, 0), min(col + side, cells.width))
+                own = (
+                    slice(rows.start - row, rows.stop - row),
+                    slice(cols.start - col, cols.stop - col),
+                )
+                yield rows, cols, CodeBlock(block.codes[own], block.free[own])
+
+    @property
+    def _blur_cells(self) -> int:
+        return math.ceil(_BLUR_SIGMAS * self.model.calibration.position_sigma_m / self.cell_m)
+
+    def _with_floor(self, log_ratio: np.ndarray) -> np.ndarray:
+        """With the probability that nothing of the map explains the query."""
+        share = self.model.calibration.unexplained_share
+        if share == 0:
+            return log_ratio
+        return np.logaddexp(math.log1p(-share) + log_ratio, math.log(share))
+
+    def _require_fit(self, grid: PoseGrid) -> None:
+        cells = grid.map
+        on_lattice = all(
+            abs(p - round(p)) < _ON_LATTICE
+            for p in (cells.west_m / self.cell_m, cells.north_m / self.cell_m)
         )
-        if not fits:
+        fits = math.isclose(cells.cell_m, self.cell_m) and on_lattice
+        if not fits or grid.num_headings not in (1, self.num_headings):
             raise GridMismatchError(
-                f"This matcher votes in cells of {self.cell_m} m and {self.num_headings} headings; "
-                f"the poses are on {grid} and the map on {cells}. Cut the map with "
-                "maps(grid.map.padded(matcher.reach_m)) and make the grid with "
+                f"This matcher looks at cells of {self.cell_m} m on the frame's lattice and "
+                f"{self.num_headings} headings; the poses are on {grid}. Make the grid with "
                 "posterior.windows(..., like=matcher)."
             )
-        row, col = round(float(row)), round(float(col))
-        return row, row + poses.height, col, col + poses.width
 
 
-def _require_margin(window: voting.Window, cells: MapGrid, view: BirdsEye) -> None:
-    """Refuse a map that ends before the view does: what is cut off would vote 0."""
-    row_start, row_stop, col_start, col_stop = window
-    margin = min(row_start, col_start, cells.height - row_stop, cells.width - col_stop)
-    # a cell's vote looks for walls around it
-    needed = view.reach_cells + math.ceil(_WALL_SIGHT_M / cells.cell_m + 0.5)
-    if margin < needed:
-        raise GridMismatchError(
-            f"The map goes {margin * cells.cell_m:g} m beyond the poses and the view asks for "
-            f"{needed * cells.cell_m:g} m. Cut the map with "
-            "maps(grid.map.padded(matcher.reach_m))."
+def column_sums(
+    evidence: ColumnEvidence, codes: np.ndarray, headings: np.ndarray, *, num_headings: int
+) -> np.ndarray:
+    """Sum over a query's columns of their log ratios, at many cells and headings.
+
+    Args:
+        evidence: Of the query; column 0 looks along its heading.
+        codes: What the map shows, (cells, azimuths); azimuth 0 is north.
+        headings: Bins to try.
+        num_headings: Of a full turn; a divisor of the azimuths.
+
+    Returns:
+        (headings, cells) float32.
+    """
+    turns = np.asarray(headings, np.int64) * (codes.shape[1] // num_headings)
+    used = np.flatnonzero(evidence.active)
+    kernel, at_once = column_kernels.compiled(), _CELLS_AT_ONCE_COMPILED
+    if kernel is None:
+        kernel, at_once = sums_without_compiler, _CELLS_AT_ONCE
+    blocks = [slice(first, first + at_once) for first in range(0, len(codes), at_once)]
+    result = np.empty((len(turns), len(codes)), np.float32)
+
+    def look_up(block: slice) -> None:
+        own = np.ascontiguousarray(codes[block])
+        result[:, block] = kernel(evidence.log_ratio, own, used, turns).T
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for _ in pool.map(look_up, blocks):
+            pass
+    return result
+
+
+def sums_without_compiler(
+    log_ratio: np.ndarray, codes: np.ndarray, used: np.ndarray, turns: np.ndarray
+) -> np.ndarray:
+    """What column_kernels.compiled() does, in NumPy: (cells, headings)."""
+    num_azimuths = codes.shape[1]
+    # a slice where all headings are tried, so that nothing is copied
+    everything = len(turns) == num_azimuths
+    around = codes.T.astype(np.intp)
+    around = np.concatenate([around, around])
+    total = np.zeros((len(turns), around.shape[1]), np.float32)
+    for column in used:
+        # a query's column k at heading h looks at azimuth h + k
+        seen = around[column : column + num_azimuths] if everything else around[column + turns]
+        total += log_ratio[column][seen]
+    return total.T
+
+
+def require_frame(cells: MapGrid, poses: MapGrid) -> None:
+    """Refuse a map and poses of different frames.
+
+    Raises:
+        FrameMismatchError: They are anchored at different places.
+    """
+    if cells.frame != poses.frame:
+        raise FrameMismatchError(
+            f"The prior is anchored at {poses.frame} and the map at {cells.frame}. "
+            "Build both from one LocalFrame."
         )
 
 
-def _wall_bases(is_ground: np.ndarray, is_wall: np.ndarray) -> np.ndarray:
-    """The lowest pixel of each column that is a wall right above the ground, (rows, cols)."""
-    base = np.zeros_like(is_wall)
-    base[:-1] = is_wall[:-1] & is_ground[1:]
-    below = np.cumsum(base[::-1], axis=0)[::-1]
-    return base & (below == 1)
-
-
-def _points(forward_m: np.ndarray, right_m: np.ndarray, channel: int) -> GroundPoints:
-    return GroundPoints(
-        forward_m.ravel(), right_m.ravel(), np.full(forward_m.size, channel, np.int8)
-    )
-
-
-def _lines_of_sight(forward_m: np.ndarray, right_m: np.ndarray) -> list[GroundPoints]:
-    """Wall bases, the clear ground before them and the hidden ground behind them."""
-    range_m = np.hypot(forward_m, right_m)
-    ahead, aside = forward_m / range_m, right_m / range_m
-    longest_m = float(range_m.max(initial=0.0))
-    before_m = np.arange(_SIGHT_STEP_M, longest_m, _SIGHT_STEP_M)
-    clear = before_m[None, :] < range_m[:, None] - _WALL_MARGIN_M
-    behind_m = range_m[:, None] + np.arange(
-        _WALL_MARGIN_M, _WALL_MARGIN_M + _BEHIND_M, _SIGHT_STEP_M
-    )
-    return [
-        _points(forward_m, right_m, WALL_BASE),
-        _points((ahead[:, None] * before_m)[clear], (aside[:, None] * before_m)[clear], FREE),
-        _points(ahead[:, None] * behind_m, aside[:, None] * behind_m, BEHIND),
-    ]
-
-
-def _disc_points(radius_m: float, cell_m: float) -> GroundPoints:
-    """Open ground around the camera, dense enough to be sure of it."""
-    step_m = cell_m / 4
-    axis = np.arange(-radius_m, radius_m + step_m / 2, step_m)
-    forward_m, right_m = np.meshgrid(axis, axis)
-    inside = np.hypot(forward_m, right_m) <= radius_m
-    return _points(forward_m[inside], right_m[inside], FREE)
-
-
-def _on_ground(
-    query: Photo | Panorama,
-    pixels: np.ndarray,
-    mount: Mount,
-    *,
-    reach_m: float,
-    row_offset: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where pixels meet the ground, (forward_m, right_m) from the camera's foot, (points,) each.
+@dataclass(frozen=True)
+class _Blur:
+    """What the map as a whole may be off: mass moves to neighbouring cells and headings.
 
     Args:
-        query: The image.
-        pixels: Which ones, (rows, cols) bool, any resolution.
-        mount: Whose heading turns the camera on its rig.
-        reach_m: Points farther than this are left out.
-        row_offset: Which height of a pixel is meant: 0 its upper edge, 1 its lower one.
+        sigma_cells: Standard deviation along rows and columns.
+        margin_cells: Cells around the grid that take part.
+        taps: Weights of neighbouring heading bins, centred; an odd number of them.
+        num_headings: Bins of a full turn.
     """
-    camera = query.camera
-    row, col = np.nonzero(pixels)
-    rays = camera.rays(
-        (col + 0.5) * (camera.width_px / pixels.shape[1]),
-        (row + row_offset) * (camera.height_px / pixels.shape[0]),
+
+    sigma_cells: float
+    margin_cells: int
+    taps: np.ndarray
+    num_headings: int
+
+    @classmethod
+    def of(
+        cls, calibration: Calibration, cell_m: float, num_headings: int, margin_cells: int
+    ) -> _Blur:
+        sigma_bins = calibration.heading_sigma_deg * num_headings / angles.FULL_TURN_DEG
+        reach = min(math.ceil(_BLUR_SIGMAS * sigma_bins), (num_headings - 1) // 2)
+        offsets = np.arange(-reach, reach + 1)
+        # the normal distribution's mass in each bin
+        edges = special.ndtr((offsets[:, None] + [-0.5, 0.5]) / max(sigma_bins, 1e-9))
+        mass = edges[:, 1] - edges[:, 0]
+        sigma_cells = calibration.position_sigma_m / cell_m
+        return cls(sigma_cells, margin_cells, mass / mass.sum(), num_headings)
+
+    def needed(self, tried: np.ndarray) -> np.ndarray:
+        """Bins that reach the ones to try."""
+        reach = len(self.taps) // 2
+        return np.unique((tried[:, None] + np.arange(-reach, reach + 1)) % self.num_headings)
+
+    def log_weights(self, needed: np.ndarray, tried: np.ndarray) -> np.ndarray:
+        """Log of the share of each needed bin that ends in a bin to try."""
+        reach = len(self.taps) // 2
+        turn = (needed[:, None] - tried + self.num_headings // 2) % self.num_headings
+        turn -= self.num_headings // 2
+        near = np.abs(turn) <= reach
+        weights = np.where(near, self.taps[np.where(near, turn, 0) + reach], 0.0).sum(axis=1)
+        with np.errstate(divide="ignore"):
+            return np.log(weights)
+
+    def over_positions(self, log_ratio: np.ndarray) -> np.ndarray:
+        """Log of the blurred ratios of one heading, without the margin."""
+        peak = float(log_ratio.max(initial=-np.inf))
+        if peak == -math.inf:
+            return self._inner(log_ratio)
+        with np.errstate(divide="ignore"):
+            return np.log(self._moved(log_ratio, peak)) + peak
+
+    def over_poses(
+        self, volume: np.ndarray, needed: np.ndarray, tried: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Bins to try with the log of their blurred ratios, from (needed bins, rows, cols)."""
+        peak = float(volume.max(initial=-np.inf))
+        reach = len(self.taps) // 2
+        place = {int(k): i for i, k in enumerate(needed)}
+        moved: dict[int, np.ndarray] = {}
+        for k in map(int, tried):
+            total = np.zeros(self._inner(volume[0]).shape)
+            if peak > -math.inf:
+                bins = [(k + turn) % self.num_headings for turn in range(-reach, reach + 1)]
+                moved = {b: moved[b] for b in bins if b in moved}
+                for weight, b in zip(self.taps, bins, strict=True):
+                    if b not in moved:
+                        moved[b] = self._moved(volume[place[b]], peak)
+                    total += weight * moved[b]
+            with np.errstate(divide="ignore"):
+                yield k, np.log(total) + (peak if peak > -math.inf else 0.0)
+
+    def _moved(self, log_ratio: np.ndarray, peak: float) -> np.ndarray:
+        """Ratios divided by exp(peak) and blurred, without the margin; float64 holds 700 nats."""
+        ratio = np.exp(log_ratio.astype(float) - peak)
+        if self.sigma_cells > 0:
+            ratio = ndimage.gaussian_filter(
+                ratio, self.sigma_cells, mode="constant", radius=self.margin_cells
+            )
+        return self._inner(ratio)
+
+    def _inner(self, image: np.ndarray) -> np.ndarray:
+        margin = self.margin_cells
+        return image[margin : image.shape[0] - margin, margin : image.shape[1] - margin]
+
+
+class _Digests:
+    """Names of parts of a map by their content: what buildings stand there, and how high.
+
+    The map is cut into tiles of the frame's lattice, each is hashed once, and a part of whole tiles
+    is named by theirs.
+    """
+
+    def __init__(self, map_raster: MapRaster, tile_cells: int) -> None:
+        self._cells = map_raster.grid
+        self._tile_cells = tile_cells
+        self._content = np.where(
+            map_raster.covered,
+            np.where(map_raster.class_mask(BUILDING), map_raster.building_height_m, -1.0),
+            -2.0,
+        ).astype(np.float32)
+        self._known: dict[tuple[int, int], bytes] = {}
+
+    def of(self, part: MapGrid) -> tuple[bytes, ...]:
+        """Digests of the tiles of a part.
+
+        Raises:
+            GridMismatchError: The map's cells are others, or it does not hold the part.
+        """
+        row, col = place_of(part, self._cells)
+        side = self._tile_cells
+        return tuple(
+            self._digest(first_row, first_col)
+            for first_row in range(row, row + part.height, side)
+            for first_col in range(col, col + part.width, side)
+        )
+
+    def _digest(self, row: int, col: int) -> bytes:
+        if (row, col) not in self._known:
+            side = self._tile_cells
+            tile = np.ascontiguousarray(self._content[row : row + side, col : col + side])
+            self._known[row, col] = hashlib.blake2b(tile.tobytes(), digest_size=16).digest()
+        return self._known[row, col]
+
+
+def _cast(
+    map_raster: MapRaster, grid: MapGrid, around: MapGrid, height_m: float, sight_m: float
+) -> CodeBlock:
+    rays = raycast.cast(
+        map_raster.cut(around),
+        grid,
+        height_m=height_m,
+        reach_m=sight_m,
+        num_azimuths=columns.NUM_AZIMUTHS,
     )
-    pitch_deg, roll_deg = (
-        (query.pitch_deg, query.roll_deg) if isinstance(query, Photo) else (0.0, 0.0)
-    )
-    # with the mount's heading for the camera's, north is ahead of the query and east to its right
-    right, ahead, up = (rays @ map_from_camera(mount.heading_deg, pitch_deg, roll_deg).T).T
-    hits = up < -query.height_m / reach_m * np.hypot(ahead, right)
-    range_m = query.height_m / -up[hits]
-    return range_m * ahead[hits], range_m * right[hits]
-
-
-def _usable(query: Photo | Panorama, rows: int, cols: int) -> np.ndarray:
-    """Pixels that show the world and not the camera's own car."""
-    if query.mask is None:
-        return np.ones((rows, cols), dtype=bool)
-    row = (np.arange(rows) + 0.5) * (query.mask.shape[0] / rows)
-    col = (np.arange(cols) + 0.5) * (query.mask.shape[1] / cols)
-    return query.mask[np.ix_(row.astype(int), col.astype(int))]
-
-
-def _depth_inside(building: np.ndarray, cell_m: float) -> np.ndarray:
-    """Distance to the nearest wall, positive inside of buildings, metres."""
-    if not building.any() or building.all():
-        return np.full(building.shape, np.inf if building.any() else -np.inf)
-    inside = ndimage.distance_transform_edt(building)
-    outside = ndimage.distance_transform_edt(~building)
-    # the wall runs between two cells' centres, half a cell from each
-    return cell_m * np.where(building, inside - 0.5, 0.5 - outside)
+    return CodeBlock(column_evidence.ray_codes(rays), rays.free)

@@ -31,6 +31,7 @@ class PeakMatcher:
     cell_m: float = 1.0
     num_headings: int = 16
     reach_m: float = 3.0
+    map_parts: int = 1
     scale: float = 1.0
 
     def observe(self, query):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from crossview.evaluation import PoseResult, pose_result, pose_summary
+from crossview.evaluation import (
+    PoseResult,
+    coverage_interval,
+    credible_level,
+    pose_result,
+    pose_summary,
+)
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.posterior import Posterior
@@ -185,3 +191,79 @@ def test_a_collapsed_answer_does_not_look_good():
     assert summary["within_1m"] <= 4 / 400
     assert summary["coverage_50"] == approx(0.5, abs=0.01)
     assert summary["nll"] == approx(math.log(400 * 360), abs=1e-5)
+
+
+# ------------------------------------------------------------------ levels
+
+
+def random_posterior(rng, shape=(6, 7), num_headings=4):
+    grid = PoseGrid(MapGrid(FRAME, 0.0, 0.0, 1.0, *shape), num_headings)
+    return Posterior.flat(grid).update(rng.normal(0, 2, grid.shape))
+
+
+def test_the_level_of_a_truth_is_the_sum_of_what_is_as_probable():
+    posterior = random_posterior(np.random.default_rng(1))
+    ranked = sorted(posterior.position().ravel(), reverse=True)
+    for row, col in np.ndindex(6, 7):
+        rank = ranked.index(posterior.position()[row, col])
+        expected = math.fsum(ranked[: rank + 1]) / math.fsum(ranked)
+        level = credible_level(posterior, Pose(col + 0.5, -row - 0.5))
+        assert level == approx(expected, abs=1e-9)
+
+
+def test_a_region_holds_the_truths_of_lower_levels_and_no_others():
+    posterior = random_posterior(np.random.default_rng(2))
+    levels = np.array(
+        [[credible_level(posterior, Pose(c + 0.5, -r - 0.5)) for c in range(7)] for r in range(6)]
+    )
+    for mass in (0.1, 0.5, 0.9, 0.99):
+        region = posterior.region(mass)
+        assert region[levels <= mass].all()
+        # a region ends with the cell that reaches its mass
+        assert np.count_nonzero(region & (levels > mass)) == 1
+
+
+def test_the_level_of_an_excluded_truth_is_1():
+    assert credible_level(certain(10, 10, 0), Pose(0.5, -0.5)) == 1.0
+    assert credible_level(certain(10, 10, 0), Pose(1000, 1000)) == 1.0
+    assert credible_level(certain(10, 10, 0), Pose(10.5, -10.5)) == 1.0
+
+
+def test_ties_count_in_full_or_are_drawn():
+    flat = Posterior.flat(GRID)
+    assert credible_level(flat, Pose(3.5, -3.5)) == approx(1.0)
+    rng = np.random.default_rng(0)
+    levels = [credible_level(flat, Pose(3.5, -3.5), rng=rng) for _ in range(1000)]
+    assert np.quantile(levels, [0.1, 0.5, 0.9]) == approx([0.1, 0.5, 0.9], abs=0.05)
+
+
+def test_drawn_levels_of_an_honest_posterior_are_uniform_however_coarse_its_cells():
+    from scipy import stats
+
+    rng = np.random.default_rng(3)
+    posterior = random_posterior(rng, shape=(2, 2))
+    truths = posterior.sample(1000, rng)
+    drawn = [credible_level(posterior, truth, rng=rng) for truth in truths]
+    assert stats.kstest(drawn, "uniform").pvalue > 0.01
+    in_full = [credible_level(posterior, truth) for truth in truths]
+    assert stats.kstest(in_full, "uniform").pvalue < 1e-6
+    # a drawn level is in a region too
+    assert min(drawn) > 0
+    assert all(a <= b for a, b in zip(sorted(drawn), sorted(in_full), strict=True))
+
+
+@pytest.mark.parametrize("num_covered, num_answers", [(0, 10), (1, 10), (45, 50), (10, 10)])
+def test_the_coverage_interval_is_that_of_jeffreys(num_covered, num_answers):
+    from scipy import stats
+
+    low, high = coverage_interval(num_covered, num_answers, 0.9)
+    beta = stats.beta(num_covered + 0.5, num_answers - num_covered + 0.5)
+    assert low == (approx(beta.ppf(0.05)) if num_covered else 0.0)
+    assert high == (approx(beta.ppf(0.95)) if num_covered < num_answers else 1.0)
+    assert low <= num_covered / num_answers <= high
+
+
+@pytest.mark.parametrize("arguments", [(1, 0), (-1, 5), (6, 5), (1, 5, 0.0), (1, 5, 1.0)])
+def test_a_coverage_that_cannot_be_is_refused(arguments):
+    with pytest.raises(ValueError, match="0 to num_answers covered"):
+        coverage_interval(*arguments)

@@ -19,6 +19,7 @@ PLACES = [CANBERRA, OXFORD, LocalFrame(0.0, 0.0), LocalFrame(64.1, -21.9), Local
 places = st.sampled_from(PLACES)
 metres = st.floats(-30_000, 30_000)
 headings = st.floats(0, 359.99)
+poses = st.builds(Pose, metres, metres, headings)
 
 
 def turn_deg(a_deg, b_deg):
@@ -153,6 +154,21 @@ def test_a_pose_without_heading_keeps_none_both_ways():
     assert OXFORD.pose(geo_pose).heading_deg is None
 
 
+@given(poses, poses)
+def test_motion_to_is_the_inverse_of_moved(start, end):
+    motion = start.motion_to(end)
+    back = start.moved(motion)
+    assert (back.x_m, back.y_m) == approx((end.x_m, end.y_m), abs=1e-6)
+    assert turn_deg(back.heading_deg, end.heading_deg) == approx(0, abs=1e-9)
+    assert -180 < motion.turn_deg <= 180
+
+
+def test_a_motion_to_a_place_on_the_left_goes_left():
+    # looking east, north is left; the turn to north is a quarter to the left
+    motion = Pose(0, 0, 90).motion_to(Pose(5, 2, 0))
+    assert (motion.forward_m, motion.right_m, motion.turn_deg) == approx((5, -2, -90))
+
+
 def test_numbers_give_numbers_and_arrays_give_arrays():
     assert all(type(value) is float for value in OXFORD.to_local(51.751, -1.26))
     assert all(type(value) is float for value in OXFORD.to_geodetic(1, 2))
@@ -257,6 +273,12 @@ def test_a_motion_refuses_negative_spread_and_missing_numbers():
 def test_a_pose_without_heading_cannot_be_moved():
     with pytest.raises(ValueError, match="heading_deg"):
         Pose(0, 0).moved(Motion(forward_m=1))
+
+
+def test_no_motion_leads_to_or_from_a_pose_without_heading():
+    for start, end in [(Pose(0, 0), Pose(1, 1, 0)), (Pose(0, 0, 0), Pose(1, 1))]:
+        with pytest.raises(ValueError, match="Give both a heading_deg"):
+            start.motion_to(end)
 
 
 @pytest.mark.parametrize("value", [Pose(1, 2, 3), GeoPose(1, 2, 3), LocalFrame(1, 2), Motion()])

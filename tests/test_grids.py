@@ -162,6 +162,29 @@ def test_padding_by_a_whole_number_of_cells_adds_exactly_those():
         assert MapGrid(FRAME, 0, 0, 0.1, 4, 5).padded(margin_m).shape == (10, 11)
 
 
+@given(grids, st.sampled_from([1, 2, 3, 4]))
+def test_dividing_keeps_the_area_and_the_corner(grid, parts):
+    fine = grid.divided(parts)
+    assert fine.shape == (grid.height * parts, grid.width * parts)
+    assert fine.cell_m == approx(grid.cell_m / parts)
+    assert fine.bounds == approx(grid.bounds, rel=1e-12, abs=1e-6)
+    assert fine.frame == grid.frame
+
+
+def test_parts_of_a_cell_lie_inside_of_it(map_grid):
+    fine = map_grid.divided(2)
+    x_m, y_m = fine.centers()
+    for row in range(fine.height):
+        for col in range(fine.width):
+            assert map_grid.cell_of(x_m[col], y_m[row]) == (row // 2, col // 2)
+
+
+@pytest.mark.parametrize("parts", [0, -1, 1.5])
+def test_a_cell_is_divided_into_whole_parts(map_grid, parts):
+    with pytest.raises(ValueError, match=f"parts must be a whole number, at least 1, got {parts}"):
+        map_grid.divided(parts)
+
+
 def test_shifting_moves_the_grid_south_and_east(map_grid):
     shifted = map_grid.shifted(rows=2, cols=-1)
     assert (shifted.west_m, shifted.north_m) == (98, -44)

@@ -16,11 +16,14 @@ PACKAGES = ("crossview", "data_tools")
 # Names below crossview, and data_tools in full; a package stands for all of its modules.
 TABLE = """
 5  cli plots map_style export demo answers pictures data_tools.cli
-4  localizer tracking training synthetic pose_evaluation
+5  column_plots drive_plots calibration_plots drawing
+4  localizer tracking training synthetic pose_evaluation observations semantic_fit
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
 4  data_tools.splits data_tools.importers
 3  nn datasets data_tools.fetch data_tools.providers
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
+2  segmenters columns column_model column_evidence column_kernels camera_noise raycast models
+2  birdseye_matcher
 2  manifest_schema tables gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps

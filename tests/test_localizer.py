@@ -37,6 +37,7 @@ class PeakMatcher:
     num_headings: int = 16
     reach_m: float = 7.5
     scale: float = 1.0
+    map_parts: int = 1
     asked_headings: list = field(default_factory=list)
 
     def log_likelihood(self, query, map_raster, grid, *, headings=None):

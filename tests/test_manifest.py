@@ -13,6 +13,7 @@ from crossview.cameras import Equirectangular, Pinhole, RadialDistortion
 from crossview.errors import ManifestError
 from crossview.frames import Pose
 from crossview.manifest import Manifest, MapFile
+from crossview.photos import Mount
 
 
 @pytest.fixture
@@ -122,7 +123,37 @@ def test_stations_are_chosen_by_region_and_split(saved):
 def test_a_camera_to_the_sky_joins_the_rig_only_when_asked(saved):
     assert len(saved.rig("a").photos) == 2
     everything = saved.rig("a", max_pitch_deg=90)
-    assert [photo.pitch_deg for photo in everything.photos] == [89.0, 1.0, 0.0]
+    assert sorted(photo.pitch_deg for photo in everything.photos) == [0.0, 1.0, 89.0]
+
+
+def test_the_reference_is_the_first_level_view_though_one_to_the_sky_comes_before(saved):
+    (station,) = saved.stations(split="val", max_pitch_deg=90)
+    assert station.view_ids == ("a-1", "a-0", "a-2")
+    assert saved.rig("a", max_pitch_deg=90).mounts[0] == Mount()
+    assert (station.truth.x_m, station.truth.y_m) == pytest.approx((100, 50))
+    assert station.truth.heading_deg == pytest.approx(90)
+
+
+def test_a_camera_to_the_sky_is_mounted_on_the_level_reference(saved):
+    sky = saved.rig("a", max_pitch_deg=90).mounts[1]
+    # it is said to look along 10 degrees, and the reference along 90
+    assert (sky.heading_deg, sky.forward_m, sky.right_m) == pytest.approx((280, 0, 0), abs=1e-6)
+
+
+def test_other_views_keep_their_place_whether_the_sky_is_asked_for_or_not(saved):
+    level, everything = saved.rig("a"), saved.rig("a", max_pitch_deg=90)
+    assert everything.mounts[0] == level.mounts[0]
+    assert everything.mounts[2] == level.mounts[1]
+
+
+def test_a_station_of_cameras_to_the_sky_alone_still_has_a_reference(images):
+    rows = [
+        fake.view("a-0", "side", Pose(100, 50, 10), station_id="a", order=2, pitch_deg=89.0),
+        fake.view("a-1", "side", Pose(100, 50, 70), station_id="a", order=1, pitch_deg=80.0),
+    ]
+    (station,) = fake.manifest(images, views=rows).stations()
+    assert station.view_ids == ("a-1", "a-0")
+    assert station.truth.heading_deg == pytest.approx(70)
 
 
 def test_a_rig_holds_the_photos_with_their_pose_camera_and_mask(saved):

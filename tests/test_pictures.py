@@ -12,7 +12,7 @@ from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pictures import draw_station
 from crossview.pose_evaluation import PriorRule, map_sources
-from crossview.semantic import SemanticMatcher
+from crossview.birdseye_matcher import BirdsEyeMatcher
 from crossview.synthetic.palette import CLASS_COLORS, PaletteSegmenter
 
 NEAR = PriorRule(radius_m=8.0, shift_m=4.0)
@@ -29,7 +29,7 @@ def maps(manifest):
 
 
 def draw(manifest, maps, out, *, station="s0", rule=NEAR):
-    matcher = SemanticMatcher(PaletteSegmenter(), num_headings=64)
+    matcher = BirdsEyeMatcher(PaletteSegmenter(), num_headings=64)
     return draw_station(manifest, station, matcher, maps, rule=rule, out=out)
 
 

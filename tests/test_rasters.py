@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 from crossview.errors import GridMismatchError, MapError
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid
-from crossview.rasters import MapRaster, SatelliteTile, read_geotiff
+from crossview.rasters import MapRaster, SatelliteTile, place_of, read_geotiff
 
 FRAME = LocalFrame(lat_deg=49.28, lon_deg=-123.12)
 GRID = MapGrid(FRAME, west_m=-20.0, north_m=30.0, cell_m=0.5, height=40, width=60)
@@ -137,6 +137,81 @@ def test_arrays_of_a_satellite_tile_are_its_own_and_read_only():
         tile.covered[0] = False
     with pytest.raises(GridMismatchError, match="rgb"):
         dataclasses.replace(tile, rgb=rgb[:-1])
+
+
+# parts of a raster
+
+
+def numbered():
+    """A map whose cells all differ."""
+    rng = np.random.default_rng(5)
+    return raster(
+        classes=rng.integers(0, 3, (*GRID.shape, 3)).astype(np.uint8),
+        covered=rng.random(GRID.shape) < 0.5,
+        building_height_m=rng.uniform(0, 20, GRID.shape).astype(np.float32),
+    )
+
+
+def test_a_cut_is_the_cells_of_the_smaller_grid():
+    part = MapGrid(FRAME, GRID.west_m + 3.5, GRID.north_m - 2.0, 0.5, 10, 20)
+    whole, cut = numbered(), numbered().cut(part)
+    assert cut.grid == part
+    for name in ("classes", "covered", "building_height_m"):
+        assert np.array_equal(getattr(cut, name), getattr(whole, name)[4:14, 7:27]), name
+    assert (cut.legend_id, cut.surveyed) == (whole.legend_id, whole.surveyed)
+
+
+def test_a_cut_to_the_whole_grid_is_the_map():
+    whole = numbered()
+    assert np.array_equal(whole.cut(GRID).classes, whole.classes)
+
+
+def test_the_place_of_a_part_is_its_first_cell():
+    assert place_of(GRID, GRID) == (0, 0)
+    assert place_of(GRID.shifted(rows=3, cols=5), GRID.padded(10.0)) == (23, 25)
+
+
+def test_rounding_noise_does_not_move_a_part():
+    # 0.1 is not a number of the computer's: edges are off by some 1e-15
+    whole = MapGrid(FRAME, -2.0, 3.0, 0.1, 50, 50)
+    part = MapGrid(FRAME, -2.0 + 7 * 0.1, 3.0 - 3 * 0.1, 0.1, 5, 5)
+    assert place_of(part, whole) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        MapGrid(FRAME, GRID.west_m, GRID.north_m, 0.25, 10, 10),
+        MapGrid(FRAME, GRID.west_m + 0.1, GRID.north_m, 0.5, 10, 10),
+        MapGrid(FRAME, GRID.west_m, GRID.north_m - 0.1, 0.5, 10, 10),
+        GRID.shifted(rows=1, cols=0),
+        GRID.shifted(rows=-1, cols=0),
+        GRID.shifted(rows=0, cols=1),
+        GRID.shifted(rows=0, cols=-1),
+        MapGrid(LocalFrame(49.28, -123.13), GRID.west_m, GRID.north_m, 0.5, 10, 10),
+    ],
+    ids=["cells", "off in x", "off in y", "south", "north", "east", "west", "frame"],
+)
+def test_what_is_not_made_of_cells_of_the_map_cannot_be_cut(part):
+    with pytest.raises(GridMismatchError, match=r"is asked for, and the map is on.*divided"):
+        numbered().cut(part)
+
+
+def test_without_heights_buildings_have_none_and_open_ground_keeps_0():
+    heights_m = np.zeros(GRID.shape, np.float32)
+    heights_m[:5], heights_m[5:9] = 8.0, np.nan
+    bare = raster(building_height_m=heights_m).without_heights().building_height_m
+    assert np.isnan(bare[:9]).all()
+    assert np.all(bare[9:] == 0.0)
+    assert bare.dtype == np.float32
+
+
+def test_without_heights_everything_else_stays():
+    whole = numbered()
+    bare = whole.without_heights()
+    assert np.array_equal(bare.classes, whole.classes)
+    assert np.array_equal(bare.covered, whole.covered)
+    assert bare.grid == whole.grid
 
 
 # GeoTIFF

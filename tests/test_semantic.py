@@ -1,406 +1,680 @@
-"""Ground and walls of class images: on the ground where geometry says."""
+"""The column matcher: literal sums, invariances, refusals, and poses found in a court and a town."""
+
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import shapely
 from fakes.court import COURT, HEIGHT_M, WALLS, rig_taken, sphere_taken, taken
-from hypothesis import given
-from hypothesis import strategies as st
 from pytest import approx
-from shapely import box
+from scipy import special
 
-from crossview import angles, rectify, semantic
-from crossview.cameras import Pinhole, RadialDistortion, map_from_camera
-from crossview.frames import Pose
-from crossview.photos import Mount, Photo
-from crossview.semantic import BEHIND, FREE, WALL_BASE, ground_points, observed
-from crossview.synthetic.palette import CLASSES, PaletteSegmenter
-from crossview.synthetic.scene import Building, Scene
+from crossview import angles, column_evidence, column_kernels, columns, legends, raycast, semantic
+from crossview.camera_noise import CameraNoise
+from crossview.column_model import NUM_RANGES, Calibration, ColumnModel
+from crossview.columns import GROUPS, NUM_AZIMUTHS, NUM_ELEVATIONS, ColumnView
+from crossview.errors import FrameMismatchError, GridMismatchError
+from crossview.evidence import prior_within
+from crossview.frames import LocalFrame, Pose
+from crossview.grids import MapGrid, PoseGrid
+from crossview.localizer import Localizer
+from crossview.photos import Mount, Panorama, Photo, Rig
+from crossview.posterior import Posterior
+from crossview.rasters import MapRaster
+from crossview.semantic import RayCache, SemanticMatcher, column_sums, sums_without_compiler
+from crossview.synthetic.palette import CLASSES, PaletteSegmenter, colored
+from crossview.synthetic.scene import Scene
+from crossview.synthetic.town import Town
+from crossview.vectors import VectorMap
 
-ROAD, BUILDING, SKY, CAR = (CLASSES.index(n) for n in ("road", "building", "sky", "car"))
-REACH_M = 22.0
-SMALL = Pinhole.from_focal(80, 60, 40.0)
+FRAME = LocalFrame(50.0, 8.0)
 SEGMENTER = PaletteSegmenter()
-NORTH = Pose(0.0, 0.0, 0.0)
+POSE = Pose(3.25, -4.25, 45.0)
+CORNERS = tuple(Mount(heading_deg, 0.3, 0.2) for heading_deg in (0.0, 90.0, 180.0, 270.0))
+SOFT = Calibration()
+SHARP = Calibration(position_sigma_m=0.0, heading_sigma_deg=0.0, unexplained_share=0.0)
+"""Without blur and floor: the score itself."""
+
+BLURRED = replace(SHARP, position_sigma_m=0.6, heading_sigma_deg=5.0)
 
 
-def one_hot(labels: np.ndarray) -> np.ndarray:
-    return np.eye(len(CLASSES), dtype=np.float32)[labels]
+def court_map(grid: MapGrid) -> MapRaster:
+    """The court as a map source, cell by cell."""
+    x_m, y_m = np.meshgrid(*grid.centers())
+    building = shapely.contains_xy(WALLS, x_m, y_m)
+    height_m = np.zeros(grid.shape, np.float32)
+    for house in COURT.buildings:
+        height_m[shapely.contains_xy(house.footprint, x_m, y_m)] = house.height_m
+    return raster_on(grid, building, height_m)
 
 
-def blank_photo(camera=SMALL, **options) -> Photo:
-    return Photo(np.zeros((camera.height_px, camera.width_px, 3), np.uint8), camera, **options)
-
-
-def points_of(labels, query, *, classes=CLASSES, reach_m=REACH_M, mount=None):
-    mount = Mount() if mount is None else mount
-    return ground_points(query, one_hot(labels), classes, reach_m=reach_m, mount=mount)
-
-
-def labels_with(pixels: dict, *, camera=SMALL, else_class=SKY) -> np.ndarray:
-    labels = np.full((camera.height_px, camera.width_px), else_class)
-    for (row, col), name in pixels.items():
-        labels[row, col] = name
-    return labels
-
-
-def seen_in(query):
-    """All points of a query on the ground, in the query's own frame."""
-    parts = [
-        ground_points(image, SEGMENTER(image.image), CLASSES, reach_m=REACH_M, mount=mount)
-        for image, mount in semantic.upright_images(query)
-    ]
-    return semantic.GroundPoints.joined(parts)
-
-
-def on_map(points, pose, channel):
-    """Where points of a channel are, (points, 2) in the map's metres."""
-    east, north = angles.forward(pose.heading_deg)
-    keep = points.channel == channel
-    ahead, right = points.forward_m[keep], points.right_m[keep]
-    return np.stack(
-        [pose.x_m + ahead * east + right * north, pose.y_m + ahead * north - right * east], axis=1
+def raster_on(grid, building, height_m=None, *, covered=None):
+    _, class_id = legends.legend("crossview").find("building")
+    classes = np.zeros((*grid.shape, 3), np.uint8)
+    classes[..., 0][building] = class_id
+    return MapRaster(
+        grid,
+        classes,
+        "crossview",
+        np.ones(grid.shape, bool) if covered is None else covered,
+        frozenset({"building"}),
+        np.where(building, 8.0, 0.0).astype(np.float32) if height_m is None else height_m,
     )
 
 
-def distance_to_walls(xy_m):
-    return shapely.distance(shapely.points(xy_m), WALLS.boundary)
+def empty_map(grid: MapGrid) -> MapRaster:
+    return raster_on(grid, np.zeros(grid.shape, bool))
 
 
-def view_from_above(query):
-    return observed(query, SEGMENTER, cell_m=0.5, reach_m=REACH_M)
+def counted(maps, scene, frame, poses):
+    """Tables of exact panoramas of a few poses."""
+    counts = sum(
+        column_evidence.region_counts(
+            columns.observed(sphere_taken(scene, pose), SEGMENTER),
+            *raycast.look_around(maps, frame, pose, height_m=HEIGHT_M, reach_m=60.0),
+        )
+        for pose in poses
+    )
+    return ColumnModel(counts, np.full(NUM_RANGES, 1 / NUM_RANGES), 8.0, 2.5, SOFT)
 
 
-# --------------------------------------------------------- pixels on the ground
+@pytest.fixture(scope="module")
+def model():
+    # not the pose that is looked for
+    poses = [Pose(-5.0, 8.0, 10.0), Pose(-7.5, -9.0, 130.0), Pose(8.0, 3.0, 260.0)]
+    return counted(court_map, COURT, FRAME, poses)
 
 
-def test_a_ground_pixel_lies_at_the_height_over_the_tangent_of_its_angle():
-    # row 47 has its centre 17.5 px below the middle: 1.6 * 40 / 17.5 m ahead
-    points = points_of(labels_with({(47, 60): ROAD}), blank_photo())
-    assert points.forward_m == approx([1.6 * 40 / 17.5])
-    # column 60 has its centre 20.5 px right of the middle
-    assert points.right_m == approx([1.6 * 20.5 / 17.5])
-    assert points.channel.tolist() == [FREE]
+@pytest.fixture(scope="module")
+def rays():
+    """One memory of the court for all matchers here."""
+    return RayCache()
 
 
-def test_a_ground_pixel_left_of_the_middle_lies_to_the_left():
-    points = points_of(labels_with({(47, 10): ROAD}), blank_photo())
-    assert points.right_m == approx([-1.6 * 29.5 / 17.5])
+@pytest.fixture(scope="module")
+def matcher(model, rays):
+    """The court with 64 headings and small blocks, as the calibration's defaults have it."""
+    return SemanticMatcher(
+        SEGMENTER, model, num_headings=64, block_cells=16, sight_blocks=3, rays=rays
+    )
 
 
-def test_a_camera_twice_as_high_sees_ground_twice_as_far():
-    points = points_of(labels_with({(50, 40): ROAD}), blank_photo(height_m=3.2))
-    assert points.forward_m == approx([3.2 * 40 / 20.5])
+def calibrated(matcher, calibration, **changes):
+    return replace(matcher, model=matcher.model.calibrated(calibration), **changes)
 
 
-def test_the_middle_row_of_a_camera_that_looks_10_degrees_down_lies_at_h_over_tan_10():
-    camera = Pinhole.from_focal(81, 61, 40.0)
-    photo = blank_photo(camera, pitch_deg=-10.0)
-    points = points_of(labels_with({(30, 40): ROAD}, camera=camera), photo)
-    assert (points.forward_m[0], points.right_m[0]) == approx((1.6 / np.tan(np.deg2rad(10)), 0.0))
+@pytest.fixture(scope="module")
+def view(matcher):
+    return matcher.observe(sphere_taken(COURT, POSE))
 
 
-@given(
-    pitch_deg=st.floats(-30, 20),
-    roll_deg=st.floats(-40, 40),
-    heading_deg=st.floats(0, 359),
-    col=st.integers(0, 79),
-    row=st.integers(0, 59),
-)
-def test_the_camera_sees_a_ground_point_in_the_pixel_that_it_came_from(
-    pitch_deg, roll_deg, heading_deg, col, row
+@pytest.fixture(scope="module")
+def grid():
+    """10 x 10 m around the pose, 7 m of it inside of the court."""
+    return PoseGrid(MapGrid.around(FRAME, 5.0, -3.0, radius_m=5.0, cell_m=0.5), 64)
+
+
+def scores_on(matcher, query, grid, *, maps=court_map, more_m=0.0, headings=None):
+    cells = grid.map.padded(matcher.reach_m + more_m).divided(matcher.map_parts)
+    return matcher.log_likelihood(query, maps(cells), grid, headings=headings)
+
+
+@pytest.fixture(scope="module")
+def soft_scores(matcher, view, grid):
+    return scores_on(matcher, view, grid)
+
+
+@pytest.fixture(scope="module")
+def sharp_scores(matcher, view, grid):
+    return scores_on(calibrated(matcher, SHARP), view, grid)
+
+
+def best_pose(scores, grid):
+    return grid.pose_at(*(int(i) for i in np.unravel_index(scores.argmax(), scores.shape)))
+
+
+def assert_found(estimate, truth, *, num_headings):
+    """Within a cell and a bin."""
+    assert max(abs(estimate.x_m - truth.x_m), abs(estimate.y_m - truth.y_m)) <= 0.75
+    turn_deg = angles.difference_deg(estimate.heading_deg, truth.heading_deg)
+    assert abs(turn_deg) <= 1.5 * 360 / num_headings
+
+
+def same_class(name, *, seen=True):
+    """A view of one group everywhere, or of nothing."""
+    probability = np.zeros((NUM_AZIMUTHS, NUM_ELEVATIONS, len(GROUPS)), np.float32)
+    if seen:
+        probability[..., list(GROUPS).index(name)] = 1.0
+    return (ColumnView(probability, np.full(probability.shape[:2], seen), HEIGHT_M),)
+
+
+# ---------------------------------------------------------------- poses in the court
+
+
+def test_the_best_pose_of_the_court_is_the_true_one(soft_scores, grid):
+    assert_found(best_pose(soft_scores, grid), POSE, num_headings=64)
+
+
+def test_a_rig_is_found_too(matcher, grid):
+    scores = scores_on(matcher, rig_taken(COURT, POSE, CORNERS), grid)
+    assert_found(best_pose(scores, grid), POSE, num_headings=64)
+
+
+def test_a_photo_that_looks_down_and_is_rolled_is_found_too(matcher, grid):
+    photo = taken(COURT, POSE, pitch_deg=-6.0, roll_deg=8.0)
+    scores = scores_on(matcher, photo, grid)
+    assert_found(best_pose(scores, grid), POSE, num_headings=64)
+
+
+def test_footprints_without_heights_are_enough(matcher, view, grid):
+    scores = scores_on(matcher, view, grid, maps=lambda cells: court_map(cells).without_heights())
+    assert_found(best_pose(scores, grid), POSE, num_headings=64)
+
+
+def test_without_heights_the_heights_say_nothing(matcher, view, grid):
+    def lower(cells):
+        raster = court_map(cells)
+        return replace(raster, building_height_m=raster.building_height_m / 2).without_heights()
+
+    bare = scores_on(matcher, view, grid, maps=lambda cells: court_map(cells).without_heights())
+    assert np.array_equal(scores_on(matcher, view, grid, maps=lower), bare)
+
+
+def test_wrong_heights_do_harm_that_the_right_ones_do_not(matcher, view, grid, sharp_scores):
+    sharp = calibrated(matcher, SHARP)
+
+    def higher(cells):
+        raster = court_map(cells)
+        return replace(raster, building_height_m=raster.building_height_m * 3)
+
+    at = grid.index_of(POSE)
+    assert scores_on(sharp, view, grid, maps=higher)[at] < sharp_scores[at] - 5.0
+
+
+# -------------------------------------------------------------------- what a score is
+
+
+def test_a_score_is_the_scaled_sum_of_a_poses_columns_over_the_level(
+    matcher, view, grid, sharp_scores
 ):
-    photo = blank_photo(pitch_deg=pitch_deg, roll_deg=roll_deg)
-    mount = Mount(heading_deg, forward_m=0.7, right_m=-1.1)
-    points = points_of(labels_with({(row, col): ROAD}), photo, reach_m=1000.0, mount=mount)
-    rotation = map_from_camera(heading_deg, pitch_deg, roll_deg)
-    if points.channel.size == 0:
-        assert (rotation @ SMALL.rays(col + 0.5, row + 0.5))[2] > -1.6 / 999.0
-        return
-    from_camera = np.array([points.right_m[0] + 1.1, points.forward_m[0] - 0.7, -1.6])
-    assert SMALL.project(rotation.T @ from_camera) == approx((col + 0.5, row + 0.5), abs=1e-6)
+    evidence = column_evidence.evidence(view[0], matcher.model)
+    level = SOFT.unknown_level * evidence.best
+    free = np.argwhere(np.isfinite(sharp_scores[:, :, 0]))
+    for row, col in free[:: len(free) // 6]:
+        for k in (0, 7, 40):
+            range_m, skyline_deg = raycast.look_around(
+                court_map,
+                FRAME,
+                grid.pose_at(int(row), int(col), k),
+                height_m=HEIGHT_M,
+                reach_m=matcher.sight_m,
+                parts=2,
+            )
+            codes = column_evidence.codes_of(
+                range_m.astype(np.float16), skyline_deg.astype(np.float16)
+            )
+            total = sum(float(evidence.log_ratio[a, codes[a]]) for a in range(NUM_AZIMUTHS))
+            expected = SOFT.scale * (total - level)
+            assert sharp_scores[row, col, k] == approx(expected, abs=0.02)
 
 
-def test_nothing_at_or_above_the_horizon_and_nothing_beyond_the_reach_is_on_the_ground():
-    photo = blank_photo()
-    points = points_of(np.full((60, 80), ROAD), photo, reach_m=10.0)
-    range_m = np.hypot(points.forward_m, points.right_m)
-    assert range_m.max() < 10.0
-    assert np.all(points.forward_m > 0)
-    # in the middle columns the first row nearer than 10 m is 6.5 px below the middle
-    nearest_column = points.forward_m[np.abs(points.right_m) < 0.02 * points.forward_m]
-    assert nearest_column.max() == approx(1.6 * 40 / 6.5)
+def test_the_floor_is_a_place_unknown(matcher, view, grid, sharp_scores):
+    share = 0.25
+    scores = scores_on(calibrated(matcher, replace(SHARP, unexplained_share=share)), view, grid)
+    expected = np.log(share + (1 - share) * np.exp(sharp_scores.astype(float)))
+    assert scores == approx(expected, abs=1e-3)
 
 
-def test_a_photo_to_the_right_of_the_rig_sees_ground_to_the_right_of_its_mount():
-    labels = labels_with({(47, 40): ROAD})
-    ahead = points_of(labels, blank_photo())
-    mounted = points_of(labels, blank_photo(), mount=Mount(90.0, forward_m=2.0, right_m=0.5))
-    assert mounted.right_m == approx(ahead.forward_m + 0.5)
-    assert mounted.forward_m == approx(2.0 - ahead.right_m)
+def test_cameras_that_a_photo_may_have_been_taken_with_are_equally_probable(matcher, grid):
+    sharp = calibrated(matcher, SHARP)
+    views = [
+        sharp.observe(taken(COURT, POSE, pitch_deg=pitch_deg))[0] for pitch_deg in (0.0, 4.0, -7.0)
+    ]
+    alone = [scores_on(sharp, (one,), grid).astype(float) for one in views]
+    expected = np.logaddexp.reduce(alone, axis=0) - math.log(3)
+    assert scores_on(sharp, views, grid) == approx(expected, abs=1e-3)
 
 
-def test_pixels_of_the_own_vehicle_are_no_ground():
-    labels = np.full((60, 80), ROAD)
-    mask = np.ones((60, 80), bool)
-    mask[45:, :] = False
-    points = points_of(labels, blank_photo(mask=mask))
-    assert points.forward_m.min() == approx(1.6 * 40 / 14.5)
-    assert len(points.channel) < len(points_of(labels, blank_photo()).channel)
+def test_a_single_photo_is_observed_with_every_camera_of_the_noise(matcher):
+    unsure = replace(matcher, noise=CameraNoise(pitch_sigma_deg=3.0, num_variants=5))
+    photo = taken(COURT, POSE)
+    views = unsure.observe(photo)
+    assert len(views) == 5
+    assert np.array_equal(views[0].probability, matcher.observe(photo)[0].probability)
+    assert len(unsure.observe(sphere_taken(COURT, POSE))) == 1
 
 
-def test_a_wall_base_among_pixels_of_the_own_vehicle_is_none():
-    labels = labels_with({(46, 40): BUILDING, (47, 40): ROAD})
-    mask = np.ones((60, 80), bool)
-    assert WALL_BASE in points_of(labels, blank_photo(mask=mask)).channel
-    mask[46, 40] = False
-    assert points_of(labels, blank_photo(mask=mask)).channel.tolist() == [FREE]
+def test_a_camera_whose_pitch_is_wrong_is_found_where_it_may_be_wrong(matcher, grid):
+    tilted = taken(COURT, POSE, pitch_deg=5.0)
+    believed = Photo(tilted.image, tilted.camera, height_m=HEIGHT_M)
+    unsure = replace(matcher, noise=CameraNoise(pitch_sigma_deg=4.0, num_variants=16))
+    at = grid.index_of(POSE)
+    assert scores_on(unsure, believed, grid)[at] > scores_on(matcher, believed, grid)[at] + 3.0
 
 
-def test_a_mask_fits_probabilities_of_another_size():
-    mask = np.ones((60, 80), bool)
-    mask[:, :40] = False
-    points = points_of(np.full((30, 40), ROAD), blank_photo(mask=mask))
-    assert points.right_m.size > 0
-    assert np.all(points.right_m > 0)
+def test_images_and_what_observe_made_of_them_score_the_same(matcher, soft_scores, grid):
+    assert np.array_equal(scores_on(matcher, sphere_taken(COURT, POSE), grid), soft_scores)
 
 
-def test_probabilities_of_half_the_size_see_the_same_ground():
-    coarse = points_of(labels_with({(24, 12): ROAD}, else_class=SKY)[:30, :40], blank_photo())
-    # the coarse pixel's centre is the corner of four fine ones: (25, 49) in the photo's pixels
-    assert coarse.forward_m == approx([1.6 * 40 / (49 - 30)])
-    assert coarse.right_m == approx([1.6 * (25 - 40) / (49 - 30)])
+def test_scores_are_a_volume_on_the_grid(soft_scores, grid):
+    assert soft_scores.shape == grid.shape
+    assert soft_scores.dtype == np.float32
+    assert not np.isnan(soft_scores).any()
 
 
-def test_pixels_that_no_ray_reaches_are_left_out():
-    lens = RadialDistortion(40.0, 30.0, (-2e-4,))
-    camera = Pinhole(80, 60, 40.0, 40.0, 40.0, 30.0, lens)
-    assert np.isnan(camera.rays(0.5, 59.5)).all()
-    points = points_of(np.full((60, 80), ROAD), blank_photo(camera))
-    assert np.isfinite(points.forward_m).all()
-    assert np.isfinite(points.right_m).all()
-    assert points.channel.size > 100
+# ------------------------------------------------------------------------- turning
 
 
-def test_classes_are_looked_up_by_name_and_not_by_place():
-    labels = labels_with({(47, 60): ROAD, (46, 60): BUILDING})
-    expected = points_of(labels, blank_photo())
-    order = np.random.default_rng(0).permutation(len(CLASSES))
-    shuffled = ground_points(
-        blank_photo(),
-        one_hot(labels)[..., order],
-        [CLASSES[i] for i in order],
-        reach_m=REACH_M,
-        mount=Mount(),
+def test_turning_map_and_window_by_a_quarter_turns_the_scores(matcher, view):
+    # a square around the anchor, which both turn about
+    cells = PoseGrid(MapGrid(FRAME, -8.0, 8.0, 0.5, 32, 32), 64)
+    raster = court_map(cells.map.padded(matcher.reach_m).divided(2))
+    turned = replace(
+        raster,
+        classes=np.rot90(raster.classes, k=-1),
+        covered=np.rot90(raster.covered, k=-1),
+        building_height_m=np.rot90(raster.building_height_m, k=-1),
     )
-    assert np.array_equal(shuffled.channel, expected.channel)
-    assert np.array_equal(shuffled.forward_m, expected.forward_m)
-    assert (WALL_BASE in expected.channel, FREE in expected.channel) == (True, True)
+    scores = matcher.log_likelihood(view, raster, cells)
+    expected = np.roll(np.rot90(scores, k=-1), 16, axis=2)
+    found = matcher.log_likelihood(view, turned, cells)
+    assert best_pose(found, cells) == best_pose(expected, cells)
+    # rays along the edges of map cells fall to one side of them
+    assert np.abs(np.exp(found) - np.exp(expected)).sum() < 0.3 * np.exp(expected).sum()
 
 
-# ------------------------------------------------------------------- wall bases
+def test_a_query_turned_by_a_bin_scores_the_same_a_bin_further(matcher, view, grid, soft_scores):
+    (one,) = view
+    # it looks 4 columns further to the right, so what it shows moves to the left
+    turned = ColumnView(np.roll(one.probability, -4, axis=0), np.roll(one.seen, -4, 0), HEIGHT_M)
+    scores = scores_on(matcher, (turned,), grid)
+    assert scores == approx(np.roll(soft_scores, 1, axis=2), abs=2e-3)
 
 
-def base_rows(column: list[int]) -> np.ndarray:
-    """Range of the wall bases of a photo whose middle column has these labels from the bottom."""
-    labels = np.full((60, 80), SKY)
-    for i, label in enumerate(column):
-        labels[59 - i, 40] = label
-    points = points_of(labels, blank_photo())
-    return points.forward_m[points.channel == WALL_BASE]
+# ----------------------------------------------------------------------- invariances
 
 
-def test_a_wall_stands_on_the_border_between_its_lowest_pixel_and_the_ground():
-    # five pixels of road (rows 55 to 59), then wall: the border is 25 px below the middle
-    assert base_rows([ROAD] * 5 + [BUILDING] * 20) == approx([1.6 * 40 / 25])
+def window_of(grid, rows, cols):
+    cells = grid.map
+    return PoseGrid(
+        MapGrid(
+            FRAME,
+            cells.west_m + cols.start * 0.5,
+            cells.north_m - rows.start * 0.5,
+            0.5,
+            rows.stop - rows.start,
+            cols.stop - cols.start,
+        ),
+        grid.num_headings,
+    )
 
 
-def test_of_two_walls_in_a_column_the_nearer_one_stands_there():
-    column = [ROAD] * 5 + [BUILDING] * 3 + [ROAD] * 3 + [BUILDING] * 9
-    assert base_rows(column) == approx([1.6 * 40 / 25])
+@pytest.mark.parametrize("calibration", [SOFT, BLURRED], ids=["default", "no floor"])
+def test_a_window_scores_like_the_same_cells_of_a_larger_grid(matcher, view, grid, calibration):
+    matcher = calibrated(matcher, calibration)
+    rows, cols = slice(3, 12), slice(5, 18)
+    scores = scores_on(matcher, view, window_of(grid, rows, cols))
+    assert scores == approx(scores_on(matcher, view, grid)[rows, cols], abs=1e-4)
 
 
-def test_a_wall_whose_foot_is_hidden_by_a_car_has_no_base():
-    assert base_rows([ROAD] * 5 + [CAR] * 3 + [BUILDING] * 20).size == 0
+def test_a_single_cell_scores_like_the_same_cell_of_a_larger_grid(matcher, view, grid, soft_scores):
+    row, col, _ = grid.index_of(POSE)
+    window = window_of(grid, slice(row, row + 1), slice(col, col + 1))
+    assert scores_on(matcher, view, window)[0, 0] == approx(soft_scores[row, col], abs=1e-4)
 
 
-def test_a_wall_without_ground_before_it_has_no_base():
-    assert base_rows([BUILDING] * 30).size == 0
+def test_the_score_of_a_pose_does_not_depend_on_how_much_map_was_cut_out(
+    matcher, view, grid, soft_scores
+):
+    assert np.array_equal(scores_on(matcher, view, grid, more_m=17.5), soft_scores)
 
 
-@pytest.mark.parametrize("pitch_deg, roll_deg", [(0, 0), (-8, 0), (6, 0), (0, 7), (-5, -9)])
-def test_the_foot_of_a_wall_10_m_ahead_lies_10_m_ahead(pitch_deg, roll_deg):
-    scene = Scene((Building(box(-50, 10, 50, 30), 8.0),))
-    photo = taken(scene, NORTH, pitch_deg=pitch_deg, roll_deg=roll_deg)
-    points = seen_in(photo)
-    foot_m = points.forward_m[points.channel == WALL_BASE]
-    # half a pixel is 1 / 400 rad high, which at 10 m distance and 1.6 m height covers 0.16 m
-    half_footprint_m = 10.0**2 / (HEIGHT_M * 400)
-    assert foot_m.size > 300
-    assert np.abs(foot_m - 10.0).max() < 1.3 * half_footprint_m
-    assert foot_m.mean() == approx(10.0, abs=0.1)
+def test_a_fresh_and_a_tiny_memory_of_rays_change_nothing(matcher, view, grid, soft_scores):
+    fresh, tiny = RayCache(), RayCache(max_bytes=1)
+    assert np.array_equal(scores_on(replace(matcher, rays=fresh), view, grid), soft_scores)
+    assert np.array_equal(scores_on(replace(matcher, rays=tiny), view, grid), soft_scores)
+    assert np.array_equal(scores_on(replace(matcher, rays=tiny), view, grid), soft_scores)
+    one_block = 16 * 16 * (NUM_AZIMUTHS * 2 + 1)
+    assert tiny.num_bytes == one_block
+    assert fresh.num_bytes > 4 * one_block
+
+
+def test_what_was_cast_once_is_not_cast_again(matcher, view, grid, soft_scores, monkeypatch):
+    monkeypatch.setattr(raycast, "cast", None)
+    assert np.array_equal(scores_on(matcher, view, grid), soft_scores)
+
+
+def test_a_changed_map_is_cast_again(matcher, view, grid, soft_scores):
+    def with_a_kiosk(cells):
+        raster = court_map(cells)
+        x_m, y_m = np.meshgrid(*cells.centers())
+        kiosk = shapely.contains_xy(shapely.box(-2, -2, 1, 1), x_m, y_m)
+        building = raster.class_mask("building") | kiosk
+        height_m = np.where(kiosk, 6.0, raster.building_height_m).astype(np.float32)
+        return raster_on(cells, building, height_m)
+
+    changed = scores_on(matcher, view, grid, maps=with_a_kiosk)
+    fresh = scores_on(replace(matcher, rays=RayCache()), view, grid, maps=with_a_kiosk)
+    assert np.array_equal(changed, fresh)
+    assert not np.array_equal(changed, soft_scores)
+
+
+def test_a_changed_height_alone_is_cast_again(matcher, view, grid, soft_scores):
+    def higher(cells):
+        raster = court_map(cells)
+        return replace(raster, building_height_m=raster.building_height_m * 2)
+
+    changed = scores_on(matcher, view, grid, maps=higher)
+    fresh = scores_on(replace(matcher, rays=RayCache()), view, grid, maps=higher)
+    assert np.array_equal(changed, fresh)
+    assert not np.array_equal(changed, soft_scores)
+
+
+def test_the_memory_forgets_what_was_used_longest_ago():
+    def block(_):
+        return semantic.CodeBlock(np.zeros((2, 2, 8), np.uint16), np.ones((2, 2), bool))
+
+    made = []
+
+    def get(cache, key):
+        return cache.get(key, lambda: made.append(key) or block(key))
+
+    cache = RayCache(max_bytes=2 * (64 + 4))
+    for key in "abacab":
+        get(cache, key)
+    # a is used before c comes, so b goes; and c goes for b
+    assert made == ["a", "b", "c", "b"]
+    assert cache.num_bytes == 2 * (64 + 4)
+
+
+# -------------------------------------------------------------------------- headings
+
+
+@pytest.mark.parametrize("calibration", [SOFT, BLURRED], ids=["default", "no floor"])
+@pytest.mark.parametrize("asked", [[0], [5, 6, 7, 40], [63, 0, 1, 0]], ids=str)
+def test_headings_that_are_not_asked_for_are_impossible_and_the_others_the_same(
+    matcher, view, grid, calibration, asked
+):
+    matcher = calibrated(matcher, calibration)
+    scores = scores_on(matcher, view, grid, headings=np.array(asked))
+    whole = scores_on(matcher, view, grid)
+    assert scores[..., asked] == approx(whole[..., asked], abs=1e-4)
+    others = np.setdiff1d(np.arange(64), asked)
+    assert np.all(scores[..., others] == -np.inf)
+
+
+@pytest.mark.parametrize("calibration", [SOFT, BLURRED], ids=["default", "no floor"])
+def test_one_heading_bin_holds_the_log_of_the_mean_over_all_headings(
+    matcher, view, grid, calibration
+):
+    matcher = calibrated(matcher, calibration)
+    scores = scores_on(matcher, view, PoseGrid(grid.map, 1))
+    whole = scores_on(matcher, view, grid).astype(float)
+    assert scores.shape == (*grid.map.shape, 1)
+    assert scores[..., 0] == approx(np.logaddexp.reduce(whole, axis=2) - np.log(64), abs=1e-4)
+
+
+@pytest.mark.parametrize("calibration", [SOFT, BLURRED], ids=["default", "no floor"])
+@pytest.mark.parametrize("asked", [[8], [5, 6, 7, 8, 9, 40]], ids=str)
+def test_one_heading_bin_counts_headings_that_are_not_asked_for_as_impossible(
+    matcher, view, grid, calibration, asked
+):
+    matcher = calibrated(matcher, calibration)
+    scores = scores_on(matcher, view, PoseGrid(grid.map, 1), headings=np.array(asked))
+    whole = scores_on(matcher, view, grid, headings=np.array(asked)).astype(float)
+    assert scores[..., 0] == approx(np.logaddexp.reduce(whole, axis=2) - np.log(64), abs=1e-4)
+
+
+# ------------------------------------------------------------------------------ blur
+
+
+def normal_weights(sigma, reach, *, cumulative):
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    if cumulative:
+        weights = special.ndtr((offsets + 0.5) / sigma) - special.ndtr((offsets - 0.5) / sigma)
+    return weights / weights.sum()
+
+
+def test_the_blur_is_a_literal_convolution_of_probabilities(matcher, view, grid):
+    """Mass moves by 0.6 m along rows and columns, and by 5 degrees around."""
+    across, around = (
+        normal_weights(1.2, 4, cumulative=False),
+        normal_weights(5.0 * 64 / 360, 3, cumulative=True),
+    )
+    wide = PoseGrid(grid.map.padded(2.0), 64)
+    ratio = np.exp(scores_on(calibrated(matcher, SHARP), view, wide).astype(float))
+    expected = np.zeros(grid.shape)
+    for down, weight_down in enumerate(across):
+        for right, weight_right in enumerate(across):
+            part = ratio[down : down + grid.map.height, right : right + grid.map.width]
+            expected += weight_down * weight_right * part
+    expected = sum(w * np.roll(expected, k - 3, axis=2) for k, w in enumerate(around))
+    # the literal weights spread as far as they should
+    assert math.sqrt(across @ np.arange(-4, 5) ** 2) * 0.5 == approx(0.6, rel=0.02)
+    found = scores_on(calibrated(matcher, BLURRED), view, grid)
+    with np.errstate(divide="ignore"):
+        log_expected = np.log(expected)
+    possible = np.isfinite(log_expected)
+    assert found[possible] == approx(log_expected[possible], abs=1e-3)
+    assert np.all(found[~possible] == -np.inf)
+    assert possible.any()
+
+
+def test_a_blur_moves_no_mass_in_or_out_of_what_is_alike_everywhere(matcher, grid, view):
+    sharp = scores_on(calibrated(matcher, SHARP), view, grid, maps=empty_map)
+    blurred = scores_on(calibrated(matcher, BLURRED), view, grid, maps=empty_map)
+    assert blurred == approx(sharp, abs=1e-3)
+
+
+# ------------------------------------------------------------------ saying nothing
+
+
+def test_a_map_without_buildings_says_the_same_everywhere(matcher, view, grid):
+    scores = scores_on(matcher, view, grid, maps=empty_map)
+    assert np.ptp(scores) < 1e-3
+    prior = Posterior.flat(grid)
+    assert prior.update(scores).log_mass == approx(prior.log_mass, abs=1e-3)
+
+
+def test_a_query_that_sees_nothing_is_as_good_as_a_place_unknown_on_open_ground(matcher, grid):
+    nothing = same_class("sky", seen=False)
+    assert scores_on(matcher, nothing, grid, maps=empty_map) == approx(0.0, abs=1e-4)
+    sharp = scores_on(calibrated(matcher, SHARP), nothing, grid)
+    assert sharp[np.isfinite(sharp)] == approx(0.0, abs=1e-4)
+
+
+def test_of_a_query_that_sees_nothing_all_free_places_are_alike(matcher, grid):
+    sharp = replace(SHARP, unexplained_share=0.02)
+    scores = scores_on(calibrated(matcher, sharp), same_class("sky", seen=False), grid)
+    inside = ~np.isfinite(scores_on(calibrated(matcher, SHARP), same_class("sky"), grid))
+    assert np.ptp(scores[~inside]) < 1e-4
+    assert np.allclose(scores[inside], math.log(0.02))
+
+
+def test_where_all_groups_show_alike_everywhere_any_query_says_nothing(matcher, grid):
+    flat = ColumnModel(np.full_like(matcher.model.counts, 500.0), matcher.model.range_shares)
+    scores = scores_on(replace(matcher, model=flat), same_class("wall"), grid, maps=empty_map)
+    assert scores == approx(0.0, abs=1e-3)
+
+
+def test_a_camera_inside_of_a_building_keeps_the_floor(matcher, view, grid):
+    scores = scores_on(matcher, view, grid)
+    deep_inside = np.s_[0, 0]  # at (0, 2): not inside
+    x_m, y_m = np.meshgrid(*grid.map.centers())
+    # farther from open ground than the blur reaches
+    inside = shapely.contains_xy(WALLS.buffer(-2.0), x_m, y_m)
+    del deep_inside
+    if not inside.any():
+        grid = PoseGrid(MapGrid(FRAME, 14.0, 0.0, 0.5, 6, 6), 64)
+        scores, inside = scores_on(matcher, view, grid), np.ones((6, 6), bool)
+    assert scores[inside] == approx(math.log(SOFT.unexplained_share))
+
+
+def test_without_a_floor_a_camera_inside_of_a_building_is_impossible(matcher, view):
+    grid = PoseGrid(MapGrid(FRAME, 14.5, 0.0, 0.5, 6, 6), 64)
+    assert np.all(scores_on(calibrated(matcher, BLURRED), view, grid) == -np.inf)
+    alone = PoseGrid(grid.map, 1)
+    assert np.all(scores_on(calibrated(matcher, BLURRED), view, alone) == -np.inf)
+
+
+def test_a_place_that_the_map_does_not_cover_is_a_place_unknown(matcher, view, grid):
+    def unknown(cells):
+        nowhere = np.zeros(cells.shape, bool)
+        return raster_on(cells, nowhere, covered=nowhere)
+
+    assert scores_on(matcher, view, grid, maps=unknown) == approx(0.0, abs=1e-3)
+
+
+# ------------------------------------------------------------------------- refusals
+
+
+def test_a_map_in_another_frame_is_refused(matcher, view, grid):
+    elsewhere = MapGrid(LocalFrame(50.0, 8.001), -60.0, 60.0, 0.25, 480, 480)
+    with pytest.raises(FrameMismatchError, match="Build both from one LocalFrame"):
+        matcher.log_likelihood(view, empty_map(elsewhere), grid)
 
 
 @pytest.mark.parametrize(
-    "pose", [Pose(0, 0, 0), Pose(3, -4, 33), Pose(-6, 8, 170), Pose(8, 9, 281)], ids=str
+    "poses",
+    [
+        PoseGrid(MapGrid(FRAME, -2.0, 2.0, 1.0, 4, 4), 64),
+        PoseGrid(MapGrid(FRAME, -2.0, 2.0, 0.5, 8, 8), 32),
+        PoseGrid(MapGrid(FRAME, -2.2, 2.0, 0.5, 8, 8), 64),
+        PoseGrid(MapGrid(FRAME, -2.0, 2.2, 0.5, 8, 8), 64),
+    ],
+    ids=["cells of 1 m", "32 headings", "off the lattice in x", "off the lattice in y"],
 )
+def test_a_grid_that_the_matcher_does_not_look_at_is_refused(matcher, view, poses):
+    with pytest.raises(GridMismatchError, match=r"cells of 0\.5 m .*64 headings.*like=matcher"):
+        scores_on(matcher, view, poses)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_map_of_other_cells_is_refused(matcher, view, grid, parts):
+    raster = empty_map(grid.map.padded(matcher.reach_m).divided(parts))
+    with pytest.raises(GridMismatchError, match=r"the map is on.*divided\(matcher\.map_parts\)"):
+        matcher.log_likelihood(view, raster, grid)
+
+
+def test_a_map_that_ends_before_the_reach_is_refused(matcher, view, grid):
+    with pytest.raises(GridMismatchError, match=r"padded\(matcher\.reach_m\)"):
+        scores_on(matcher, view, grid, more_m=-12.0)
+
+
+@pytest.mark.parametrize("shift", [0, 3, 8, 15])
+def test_the_reach_is_enough_wherever_blocks_begin(matcher, view, shift):
+    cells = MapGrid(FRAME, 0.5 * shift, -0.5 * shift, 0.5, 3, 3)
+    assert scores_on(matcher, view, PoseGrid(cells, 64)).shape == (3, 3, 64)
+
+
+def test_a_segmenter_of_unknown_classes_is_refused(model):
+    class Strange:
+        classes = ("road", "unicorn")
+
+    with pytest.raises(ValueError, match="do not: unicorn"):
+        SemanticMatcher(Strange(), model)
+
+
+@pytest.mark.parametrize("num_headings", [0, 1, 2, 96, 512])
+def test_headings_that_do_not_divide_the_columns_are_refused(model, num_headings):
+    with pytest.raises(ValueError, match=f"divide 256 columns, got {num_headings}"):
+        SemanticMatcher(SEGMENTER, model, num_headings=num_headings)
+
+
+# ------------------------------------------------------------------------- kernels
+
+
+def made_up_sums(*, num_cells=150, num_azimuths=16, num_codes=40, num_headings=8):
+    rng = np.random.default_rng(0)
+    log_ratio = rng.normal(size=(num_azimuths, num_codes)).astype(np.float32)
+    codes = rng.integers(0, num_codes, (num_cells, num_azimuths)).astype(np.uint16)
+    used = np.array([0, 3, 4, 11, 15])
+    turns = np.arange(num_headings) * (num_azimuths // num_headings)
+    return log_ratio, codes, used, turns
+
+
+def literal_sums(log_ratio, codes, used, turns):
+    total = np.zeros((len(codes), len(turns)))
+    for cell in range(len(codes)):
+        for k, turn in enumerate(turns):
+            for column in used:
+                seen = codes[cell, (column + turn) % codes.shape[1]]
+                total[cell, k] += log_ratio[column, seen]
+    return total
+
+
+@pytest.mark.parametrize("num_headings", [4, 8, 16])
+def test_sums_without_a_compiler_are_those_of_a_loop(num_headings):
+    arguments = made_up_sums(num_headings=num_headings)
+    assert sums_without_compiler(*arguments) == approx(literal_sums(*arguments), abs=1e-5)
+
+
+def test_compiled_sums_are_those_of_a_loop():
+    kernel = column_kernels.compiled()
+    if kernel is None:
+        pytest.skip("numba is not installed: pip install crossview[fast]")
+    arguments = made_up_sums()
+    assert kernel(*arguments) == approx(literal_sums(*arguments), abs=1e-5)
+
+
+def test_without_numba_there_is_no_kernel_and_the_sums_are_the_same(monkeypatch):
+    log_ratio, codes, _, _ = made_up_sums(num_cells=700)
+    evidence = column_evidence.ColumnEvidence(log_ratio, 0.0)
+    headings = np.array([0, 2, 5])
+    found = column_sums(evidence, codes, headings, num_headings=8)
+    monkeypatch.setattr(column_kernels, "compiled", lambda: None)
+    slow = column_sums(evidence, codes, headings, num_headings=8)
+    assert found.shape == slow.shape == (3, 700)
+    assert found == approx(slow, abs=1e-4)
+
+
+def test_columns_that_say_nothing_are_left_out_of_the_sums():
+    log_ratio, codes, _, turns = made_up_sums()
+    log_ratio[1::2] = 0.0
+    evidence = column_evidence.ColumnEvidence(log_ratio, 0.0)
+    assert evidence.active.tolist() == [True, False] * 8
+    expected = literal_sums(log_ratio, codes, range(16), turns)
+    assert column_sums(evidence, codes, np.arange(8), num_headings=8).T == approx(
+        expected, abs=1e-4
+    )
+
+
+# ------------------------------------------------------------------------- in the town
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory):
+    town = Town.from_seed(0)
+    path = tmp_path_factory.mktemp("town") / "town.osm"
+    town.write(path)
+    vector_map = VectorMap.read(path)
+    scene = Scene.from_features(vector_map.features, town.frame)
+    poses = town.viewpoints(5, seed=1)
+    return vector_map, scene, poses[3:], counted(vector_map, scene, town.frame, poses[:3])
+
+
+@pytest.mark.parametrize("index", range(2))
 @pytest.mark.parametrize("kind", ["panorama", "rig"])
-def test_wall_bases_of_any_pose_lie_on_the_walls_of_the_court(pose, kind):
-    mounts = (Mount(0, 0.5, 0), Mount(90, 0.2, 0.4), Mount(180, -0.7, 0.1), Mount(270, 0.1, -0.4))
-    query = sphere_taken(COURT, pose) if kind == "panorama" else rig_taken(COURT, pose, mounts)
-    bases = on_map(seen_in(query), pose, WALL_BASE)
-    assert len(bases) > 500
-    # half a pixel covers range^2 / (2 height focal): 0.13 m at 9 m, 0.6 m at 20 m
-    range_m = np.hypot(*(bases - (pose.x_m, pose.y_m)).T)
-    focal_px = 720 / (2 * np.pi) if kind == "panorama" else 200
-    half_footprint_m = range_m**2 / (2 * HEIGHT_M * focal_px)
-    assert np.mean(distance_to_walls(bases) < 1.3 * half_footprint_m) > 0.97
-    # and all around, not only ahead
-    azimuth = np.arctan2(*(bases - (pose.x_m, pose.y_m)).T)
-    assert np.count_nonzero(np.histogram(azimuth, bins=8, range=(-np.pi, np.pi))[0]) > 5
-
-
-def test_open_ground_of_any_pose_lies_outside_of_buildings():
-    pose = Pose(3.0, -4.0, 33.0)
-    free = on_map(seen_in(sphere_taken(COURT, pose)), pose, FREE)
-    assert len(free) > 10_000
-    # a line of sight ends half a metre before a foot that may be half a pixel, 1.1 m, off at 20 m
-    assert np.mean(shapely.contains_xy(WALLS, *free.T)) < 1e-3
-    assert not shapely.contains_xy(WALLS.buffer(-0.6), *free.T).any()
-
-
-def test_a_clear_line_of_sight_is_open_ground_and_what_is_behind_the_wall_is_hidden():
-    labels = labels_with({(row, 40): BUILDING for row in range(10, 38)})
-    labels[38, 40] = ROAD
-    labels[39:, 40] = CAR
-    points = points_of(labels, blank_photo())
-    wall_m = 1.6 * 40 / 8
-    assert points.forward_m[points.channel == WALL_BASE] == approx([wall_m])
-    free_m = np.sort(points.forward_m[points.channel == FREE])
-    # the one road pixel, and the line of sight over the car, up to half a metre before the wall
-    assert free_m[0] < 0.3
-    assert np.diff(free_m).max() < 0.3
-    assert wall_m - 1.0 < free_m[-1] <= wall_m
-    hidden_m = points.forward_m[points.channel == BEHIND]
-    assert hidden_m.min() == approx(wall_m + 0.5, abs=0.01)
-    assert hidden_m.max() == approx(wall_m + 3.0, abs=0.3)
-
-
-# ------------------------------------------------------------------- from above
-
-
-def test_ground_ahead_is_above_the_camera_in_the_view_and_ground_to_the_right_is_right_of_it():
-    scene = Scene((Building(box(-50, 10, 50, 30), 8.0), Building(box(6, -50, 50, 50), 8.0)))
-    view = view_from_above(sphere_taken(scene, NORTH))
-    at = view.values[..., WALL_BASE]
-    ahead, right = round(10.0 / 0.5), round(6.0 / 0.5)
-    row, col = view.camera_row, view.camera_col
-    assert at[row - ahead - 1 : row - ahead + 2, col].max() > 0.5
-    assert at[row, col + right - 1 : col + right + 2].max() > 0.5
-    assert at[row + 1 :, :col].max() == 0
-
-
-def test_the_view_from_above_says_how_sure_it_is():
-    view = view_from_above(sphere_taken(COURT, NORTH))
-    assert view.values.min() >= 0.0
-    assert view.values.max() <= 1.0
-    assert view.values[view.camera_row, view.camera_col, FREE] > 0.95
-    assert np.all(view.values[~view.seen] == 0)
-
-
-def test_three_points_in_a_cell_are_two_thirds_certain():
-    points = semantic.GroundPoints(np.full(3, 2.0), np.zeros(3), np.full(3, WALL_BASE))
-    view = semantic.gathered(points, cell_m=0.5, reach_m=5.0)
-    assert view.values[view.camera_row - 4, view.camera_col] == approx([0, 1 - np.exp(-1), 0])
-
-
-def test_what_is_open_is_not_hidden():
-    channel = np.repeat([FREE, BEHIND], [200, 200])
-    points = semantic.GroundPoints(np.full(400, 2.0), np.zeros(400), channel)
-    view = semantic.gathered(points, cell_m=0.5, reach_m=5.0)
-    assert view.values[view.camera_row - 4, view.camera_col] == approx([1, 0, 0], abs=1e-6)
-
-
-def test_where_the_camera_stands_there_is_no_building():
-    labels_of_nothing = blank_photo()
-    view = observed(
-        labels_of_nothing,
-        _Constant("background"),
-        cell_m=0.5,
-        reach_m=10.0,
-        vehicle_radius_m=1.5,
+def test_a_place_of_the_town_is_found_from_a_rough_prior(town, index, kind):
+    vector_map, scene, truths, model = town
+    truth = truths[index]
+    query = sphere_taken(scene, truth) if kind == "panorama" else rig_taken(scene, truth, CORNERS)
+    matcher = SemanticMatcher(SEGMENTER, model, block_cells=32, sight_blocks=3)
+    shift_x_m, shift_y_m = np.random.default_rng(index).uniform(-6, 6, 2)
+    prior = prior_within(
+        FRAME, truth.x_m + shift_x_m, truth.y_m + shift_y_m, radius_m=10.0, like=matcher
     )
-    rows, cols = np.nonzero(view.seen)
-    range_m = 0.5 * np.hypot(rows - view.camera_row, cols - view.camera_col)
-    assert range_m.max() <= 1.5 + 0.5
-    assert view.values[view.camera_row - 2, view.camera_col, FREE] > 0.9
-    assert np.all(view.values[..., [WALL_BASE, BEHIND]] == 0)
+    localizer = Localizer(maps=vector_map, matcher=matcher, max_windows=1, window_radius_m=12.0)
+    localization = localizer.localize(query, prior)
+    assert_found(localization.best.mode(), truth, num_headings=256)
+    assert localization.probability_within(3.0) > 0.5
 
 
-@pytest.mark.parametrize("num_quarters", [1, 2, 3])
-def test_a_photo_stored_upside_down_gives_the_same_view_from_above(num_quarters):
-    camera = Pinhole(400, 300, 200.0, 195.0, 190.0, 160.0)
-    upright = taken(COURT, Pose(2.0, -3.0, 40.0), camera, pitch_deg=-4.0, roll_deg=3.0)
-    stored = Photo(
-        rectify.turned_image(upright.image, -num_quarters),
-        rectify.turned_camera(camera, -num_quarters),
-        roll_deg=3.0 + 90.0 * num_quarters,
-        pitch_deg=-4.0,
-        height_m=HEIGHT_M,
-    )
-    expected, view = view_from_above(upright), view_from_above(stored)
-    assert np.array_equal(view.seen, expected.seen)
-    assert view.values == approx(expected.values, abs=1e-5)
-
-
-def test_a_pitched_and_rolled_camera_sees_the_same_from_above_as_a_level_one():
-    pose = Pose(2.0, -3.0, 40.0)
-    level = view_from_above(taken(COURT, pose)).values
-    tilted = view_from_above(taken(COURT, pose, pitch_deg=-5.0, roll_deg=6.0)).values
-    both = (level[..., FREE] > 0.9) & (tilted[..., FREE] > 0.9)
-    assert both.sum() > 0.8 * (level[..., FREE] > 0.9).sum()
-    assert not np.any((level[..., FREE] > 0.9) & (tilted[..., BEHIND] > 0.5))
-
-
-def test_a_panorama_and_a_rig_of_four_see_the_same_from_above():
-    pose = Pose(3.0, -4.0, 33.0)
-    mounts = tuple(Mount(heading_deg) for heading_deg in (0, 90, 180, 270))
-    around = view_from_above(sphere_taken(COURT, pose, width_px=1000)).values
-    rig = view_from_above(rig_taken(COURT, pose, mounts)).values
-    both = (around[..., FREE] > 0.9) & (rig[..., FREE] > 0.9)
-    assert both.sum() > 0.9 * (rig[..., FREE] > 0.9).sum()
-
-
-def test_a_segmenter_of_half_the_resolution_sees_nearly_the_same_from_above():
-    photo = taken(COURT, Pose(2.0, -3.0, 40.0))
-    full = view_from_above(photo)
-    half = observed(photo, _Halved(), cell_m=0.5, reach_m=REACH_M)
-    sure = full.values[..., FREE] > 0.95
-    assert np.mean(half.values[sure][:, FREE] > 0.5) > 0.95
-
-
-def test_upright_images_of_a_single_photo_stand_at_the_reference():
-    ((image, mount),) = semantic.upright_images(blank_photo(roll_deg=182.0))
-    assert mount == Mount()
-    assert image.roll_deg == approx(2.0)
-
-
-class _Constant:
-    """A segmenter that sees one class everywhere."""
-
-    classes = CLASSES
-
-    def __init__(self, name):
-        self._label = CLASSES.index(name)
-
-    def __call__(self, image):
-        return one_hot(np.full(image.shape[:2], self._label))
-
-
-class _Halved:
-    """The class of every other pixel."""
-
-    classes = CLASSES
-
-    def __call__(self, image):
-        return SEGMENTER(image)[1::2, 1::2]
+def test_a_panorama_may_say_nothing_of_its_heading(matcher, grid, soft_scores):
+    labels = np.full((90, 180), CLASSES.index("sky"), np.uint8)
+    labels[45:] = CLASSES.index("road")
+    scores = scores_on(matcher, Panorama(colored(labels)), grid)
+    assert np.ptp(scores, axis=2).max() < 1e-2 * max(1.0, np.ptp(soft_scores))
+    assert isinstance(rig_taken(COURT, POSE, CORNERS), Rig)

@@ -12,6 +12,7 @@ from crossview import __version__, console
 COMMANDS = {
     "demo": ("crossview.cli.demo", "Localize a photo of a made-up town; needs no data."),
     "evaluate": ("crossview.cli.evaluate", "Measure a matcher on a dataset with known poses."),
+    "fit": ("crossview.cli.fit", "Fit a matcher on a dataset with known poses."),
     "localize": ("crossview.cli.localize", "Where was this photo taken?"),
     "show": ("crossview.cli.show", "Pictures of how a matcher sees one place of a dataset."),
 }

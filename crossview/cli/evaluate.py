@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Any
 
 import click
 
 from crossview import atomic
 from crossview.cli import options
+
+DRIVE_HEADINGS = 128
+"""Heading bins of a drive: half as many as of a single place are enough, and twice as quick."""
 
 
 @click.group()
@@ -21,8 +22,11 @@ def command() -> None:
 @command.command()
 @click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @options.matcher
+@options.model
 @options.weights
 @options.class_image
+@options.stations
+@options.cache
 @click.option(
     "--radius-m",
     type=click.FloatRange(min=0, min_open=True),
@@ -39,7 +43,28 @@ def command() -> None:
 )
 @options.compass_sigma_deg
 @click.option("--single", is_flag=True, help="Every photo on its own instead of whole rigs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the priors' errors.")
+@click.option(
+    "--drive",
+    "as_drive",
+    is_flag=True,
+    help="Follow every drive with a noisy odometry; the disc is known at its first frame only.",
+)
+@click.option("--no-heights", is_flag=True, help="As if nobody had measured the map's buildings.")
+@click.option(
+    "--max-pitch-deg",
+    type=click.FloatRange(0, 90),
+    default=90.0,
+    show_default=True,
+    help="Rigs leave out cameras that look higher or lower.",
+)
+@click.option(
+    "--seeds",
+    "--seed",
+    "seeds",
+    default="0",
+    show_default=True,
+    help="Of the priors' errors: a number, or a range such as 0-9.",
+)
 @click.option(
     "--json",
     "json_path",
@@ -48,59 +73,54 @@ def command() -> None:
 )
 def pose(
     dataset: Path,
-    matcher: str,  # noqa: ARG001 - there is one so far
+    matcher: str,
+    model: str | None,
     weights: Path | None,
     class_image: bool,
+    stations: str | None,
+    cache: Path | None,
     radius_m: float,
     shift_m: float,
     compass_sigma_deg: float | None,
     single: bool,
-    seed: int,
+    as_drive: bool,
+    no_heights: bool,
+    max_pitch_deg: float,
+    seeds: str,
     json_path: Path | None,
 ) -> None:
     """Localize every rig of DATASET (a manifest) from a rough prior, and compare with the truth.
 
     Prints one JSON object: shares are fractions, thresholds strict, nll is minus the log of the
     probability density at the truth per square metre and degree (null where that is infinite
-    because an answer excluded the truth).
+    because an answer excluded the truth). With several seeds, means over them and "range", the
+    smallest and largest; with --drive, those of the filter and "smoothed".
     """
-    from tqdm import tqdm
-
-    from crossview.evaluation import pose_summary
     from crossview.manifest import Manifest
-    from crossview.pose_evaluation import PriorRule, map_sources, queries, trials
-    from crossview.semantic import SemanticMatcher
+    from crossview.pose_evaluation import Evaluation, PriorRule
 
     if json_path is not None and not json_path.parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no folder {json_path.parent}.")
-    manifest = Manifest.load(dataset)
-    rule = PriorRule(radius_m, shift_m, compass_sigma_deg, seed)
-    running = trials(
-        manifest,
-        SemanticMatcher(options.segmenter(weights, class_image=class_image)),
-        map_sources(manifest),
-        rule,
+    evaluation = Evaluation(
+        Manifest.load(dataset),
+        options.matcher_of(
+            matcher,
+            weights,
+            class_image=class_image,
+            model=model,
+            num_headings=DRIVE_HEADINGS if as_drive and matcher == "semantic" else None,
+        ),
+        stations=stations,
         single=single,
+        heights=not no_heights,
+        max_pitch_deg=max_pitch_deg,
+        cache=cache,
     )
-    total = len(queries(manifest, single=single))
-    progress = tqdm(running, total=total, unit="query", delay=2, disable=None)
-    # posteriors are large: only what they were worth is kept
-    results = {trial.name: trial.result for trial in progress}
-    summary = _finite(pose_summary(results.values()))
-    click.echo(json.dumps(summary, indent=2))
+    rules = [
+        PriorRule(radius_m, shift_m, compass_sigma_deg, seed) for seed in options.numbers(seeds)
+    ]
+    report = evaluation.drives(rules) if as_drive else evaluation.places(rules)
+    click.echo(json.dumps(report["summary"], indent=2))
     if json_path is not None:
-        report = {
-            **summary,
-            "prior": vars(rule) | {"single": single},
-            "queries": {name: _finite(vars(result)) for name, result in results.items()},
-        }
         with atomic.replacing(json_path) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-
-
-def _finite(figures: dict[str, Any]) -> dict[str, Any]:
-    """Figures with null for what JSON cannot say."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in figures.items()
-    }

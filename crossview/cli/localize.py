@@ -28,6 +28,7 @@ from crossview.cli import options
 @options.weights
 @options.class_image
 @options.matcher
+@options.model
 @click.option("--lat", "lat_deg", type=click.FloatRange(-90, 90), help="Centre of the search.")
 @click.option("--lon", "lon_deg", type=click.FloatRange(-180, 180), help="Centre of the search.")
 @click.option(
@@ -49,16 +50,45 @@ from crossview.cli import options
     type=click.FloatRange(min=0, min_open=True),
     help="Focal length in pixels of the full-size photo, where its EXIF does not say.",
 )
-@click.option("--pitch-deg", type=float, default=0.0, show_default=True, help="Up is positive.")
-@click.option(
-    "--roll-deg", type=float, default=0.0, show_default=True, help="Right side down is positive."
-)
+@click.option("--pitch-deg", type=float, help="Up is positive; level where it is not given.")
+@click.option("--roll-deg", type=float, help="Right side down is positive; level if not given.")
 @click.option(
     "--height-m",
     type=click.FloatRange(min=0, min_open=True),
     default=1.6,
     show_default=True,
     help="Of the camera above the street.",
+)
+@click.option(
+    "--pitch-sigma-deg",
+    type=click.FloatRange(min=0),
+    help="Standard deviation of the pitch: 1 where --pitch-deg is given, else 5.",
+)
+@click.option(
+    "--roll-sigma-deg",
+    type=click.FloatRange(min=0),
+    help="Standard deviation of the roll: 0.5 where --roll-deg is given, else 2.",
+)
+@click.option(
+    "--height-sigma-m",
+    type=click.FloatRange(min=0),
+    default=0.15,
+    show_default=True,
+    help="Standard deviation of the camera's height.",
+)
+@click.option(
+    "--focal-sigma",
+    type=click.FloatRange(min=0, max=0.5),
+    default=0.02,
+    show_default=True,
+    help="Standard deviation of the focal length, as a share of it.",
+)
+@click.option(
+    "--outside",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Probability that the camera is farther away than --radius-m says.",
 )
 @click.option("--panorama", is_flag=True, help="The photo is a 360 degree panorama.")
 @click.option("--ignore-gps", is_flag=True, help="Do not use the photo's own position.")
@@ -78,16 +108,22 @@ def command(
     out: Path,
     weights: Path | None,
     class_image: bool,
-    matcher: str,  # noqa: ARG001 - there is one so far
+    matcher: str,
+    model: str | None,
     lat_deg: float | None,
     lon_deg: float | None,
     radius_m: float,
     heading_deg: float | None,
     compass_sigma_deg: float | None,
     focal_px: float | None,
-    pitch_deg: float,
-    roll_deg: float,
+    pitch_deg: float | None,
+    roll_deg: float | None,
     height_m: float,
+    pitch_sigma_deg: float | None,
+    roll_sigma_deg: float | None,
+    height_sigma_m: float,
+    focal_sigma: float,
+    outside: float,
     panorama: bool,
     ignore_gps: bool,
     max_megapixels: float,
@@ -99,7 +135,7 @@ def command(
     of every cell) and .png (heat map), and prints the answer.
     """
     from crossview import answers, photos
-    from crossview.semantic import SemanticMatcher
+    from crossview.camera_noise import CameraNoise
     from crossview.vectors import VectorMap
 
     if (lat_deg is None) != (lon_deg is None):
@@ -124,24 +160,42 @@ def command(
         query = photos.read_photo(
             photo,
             focal_px=focal_px,
-            roll_deg=roll_deg,
-            pitch_deg=pitch_deg,
+            roll_deg=roll_deg or 0.0,
+            pitch_deg=pitch_deg or 0.0,
             height_m=height_m,
             ignore_gps=ignore_gps,
             max_side_px=answers.MAX_SIDE_PX,
             max_pixels=max_pixels,
         )
+    noise = CameraNoise(
+        pitch_sigma_deg=_stated(pitch_sigma_deg, pitch_deg, known=1.0, unknown=5.0),
+        roll_sigma_deg=_stated(roll_sigma_deg, roll_deg, known=0.5, unknown=2.0),
+        height_sigma_m=height_sigma_m,
+        focal_sigma=focal_sigma,
+    )
     place = answers.place_of(query, photo.name, lat_deg=lat_deg, lon_deg=lon_deg)
     vector_map = VectorMap.read(map_path, crs=map_crs, layer=map_layer)
     answer = answers.localize_photo(
         query,
         vector_map,
-        SemanticMatcher(options.segmenter(weights, class_image=class_image)),
+        options.matcher_of(
+            matcher, weights, class_image=class_image, model=model, noise=noise
+        ),
         place=place,
         radius_m=radius_m,
         heading_deg=heading_deg,
         compass_sigma_deg=compass_sigma_deg,
+        outside=outside,
         provenance={"map": map_path.name, "attribution": vector_map.attribution},
     )
     geojson = answer.write(out, name=f"{photo.stem}_localized")
     click.echo(json.dumps(geojson) if as_json else answer.summary())
+
+
+def _stated(
+    sigma_deg: float | None, angle_deg: float | None, *, known: float, unknown: float
+) -> float:
+    """The standard deviation that was given, or the usual one of an angle that was or was not."""
+    if sigma_deg is not None:
+        return sigma_deg
+    return unknown if angle_deg is None else known

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from crossview.semantic import Segmenter
+    from crossview.birdseye_matcher import BirdsEyeMatcher
+    from crossview.camera_noise import CameraNoise
+    from crossview.segmenters import Segmenter
+    from crossview.semantic import SemanticMatcher
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -32,10 +35,23 @@ class_image: Decorator = click.option(
 )
 matcher: Decorator = click.option(
     "--matcher",
-    type=click.Choice(["semantic"]),
+    type=click.Choice(["semantic", "birdseye"]),
     default="semantic",
     show_default=True,
-    help="What compares a photo with the map.",
+    help="What compares a photo with the map: its columns, or a simple vote from above.",
+)
+model: Decorator = click.option(
+    "--model",
+    help="Folder or name of the column model; by default the one that comes with the package for "
+    "this segmentation.",
+)
+stations: Decorator = click.option(
+    "--stations", help="Only these stations, by name or range of numbers, such as 482-494,500."
+)
+cache: Decorator = click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder that remembers what the network made of photos: later runs are quicker.",
 )
 compass_sigma_deg: Decorator = click.option(
     "--compass-sigma-deg",
@@ -61,3 +77,43 @@ def segmenter(weights: Path | None, *, class_image: bool) -> Segmenter:
     from crossview.nn.segmentation import CityscapesSegmenter
 
     return CityscapesSegmenter(load_espnetv2(weights))
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers of a text such as "3", "0-9" or "0-4,7"."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise click.UsageError(f"--seeds {text}: expected numbers or ranges, such as 0-9.")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+ESPNETV2_MODEL, CLASS_IMAGE_MODEL = "columns-espnetv2", "columns-class-image"
+"""The column models that come with the package, by what segments."""
+
+
+def matcher_of(
+    name: str,
+    weights: Path | None,
+    *,
+    class_image: bool,
+    model: str | None = None,
+    noise: CameraNoise | None = None,
+    num_headings: int | None = None,
+) -> SemanticMatcher | BirdsEyeMatcher:
+    """The matcher that --matcher, --weights, --class-image and --model ask for."""
+    from crossview.birdseye_matcher import BirdsEyeMatcher
+    from crossview.models import load_model
+    from crossview.semantic import SemanticMatcher
+
+    if name == "birdseye":
+        if model is not None:
+            raise click.UsageError("--model belongs to --matcher semantic. Leave it out.")
+        return BirdsEyeMatcher(segmenter(weights, class_image=class_image))
+    tables = load_model(model or (CLASS_IMAGE_MODEL if class_image else ESPNETV2_MODEL))
+    options: dict[str, Any] = {} if noise is None else {"noise": noise}
+    if num_headings is not None:
+        options["num_headings"] = num_headings
+    return SemanticMatcher(segmenter(weights, class_image=class_image), tables, **options)

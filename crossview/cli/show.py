@@ -37,13 +37,13 @@ def command(
     from crossview.manifest import Manifest
     from crossview.pictures import draw_station
     from crossview.pose_evaluation import PriorRule, map_sources
-    from crossview.semantic import SemanticMatcher
+    from crossview.birdseye_matcher import BirdsEyeMatcher
 
     manifest = Manifest.load(dataset)
     written = draw_station(
         manifest,
         station,
-        SemanticMatcher(options.segmenter(weights, class_image=class_image)),
+        BirdsEyeMatcher(options.segmenter(weights, class_image=class_image)),
         map_sources(manifest),
         rule=PriorRule(radius_m, shift_m, compass_sigma_deg, seed),
         out=out,

@@ -10,6 +10,8 @@ Convolutional Neural Network", CVPR 2019.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from typing import Any
 
 import keras
@@ -176,6 +178,14 @@ class CityscapesSegmenter:
         size_px = self.network_size_px(*image.shape[:2])
         batch = _resized_photo(image, size_px)[None]
         return np.asarray(self._network(size_px).predict_on_batch(batch))[0]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of the weights and the size that the network sees."""
+        digest = hashlib.blake2b(f"{self.width_px}".encode(), digest_size=16)
+        for weight in self.model.weights:
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes())
+        return f"{self.model.name}-{digest.hexdigest()}"
 
     def network_size_px(self, rows: int, cols: int) -> tuple[int, int]:
         """The (rows, cols) at which the network sees a photo of that size."""

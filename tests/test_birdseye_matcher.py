@@ -14,7 +14,7 @@ from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import Localizer
 from crossview.photos import Mount
 from crossview.rasters import MapRaster
-from crossview.semantic import BEHIND, FREE, WALL_BASE, BuildingVotes, SemanticMatcher, observed
+from crossview.birdseye_matcher import BEHIND, FREE, WALL_BASE, BuildingVotes, BirdsEyeMatcher, observed
 from crossview.synthetic.palette import PaletteSegmenter
 from crossview.synthetic.scene import Scene
 from crossview.synthetic.town import Town
@@ -143,7 +143,7 @@ def court_map():
     return cut
 
 
-MATCHER = SemanticMatcher(SEGMENTER, num_headings=32, view_m=12.0)
+MATCHER = BirdsEyeMatcher(SEGMENTER, num_headings=32, view_m=12.0)
 POSE = Pose(3.25, -4.25, 45.0)
 
 
@@ -313,7 +313,7 @@ def town(tmp_path_factory):
 def test_a_panorama_of_the_town_is_found_from_a_rough_prior(town, index):
     town, vector_map, scene = town
     truth = town.viewpoints(3, seed=1)[index]
-    matcher = SemanticMatcher(SEGMENTER)
+    matcher = BirdsEyeMatcher(SEGMENTER)
     shift_x_m, shift_y_m = np.random.default_rng(index).uniform(-15, 15, 2)
     prior = prior_within(
         town.frame, truth.x_m + shift_x_m, truth.y_m + shift_y_m, radius_m=25.0, like=matcher

@@ -1,0 +1,234 @@
+"""What a column of a panorama says about the first wall and the skyline behind it.
+
+A hypothesis is a pair: the range of the first wall, and the elevation of the skyline. It cuts the
+column into five regions: open ground, the ground just before the wall, the lower facade, the upper
+facade and the sky. Tables (see column_model) say how much more often each group of classes shows in
+a region than at that elevation anyway, so whatever depends on elevation alone (paving that a
+network calls a building) cancels. Summed over a column's pixels, and softened because pixels are
+not independent and maps err, this is one table per column: the log-likelihood ratio of every
+hypothesis. A map that was ray-cast (see raycast) says which hypothesis a pose stands for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from crossview import columns
+from crossview.column_model import (
+    BAND_EDGES_DEG,
+    COUNTS_SHAPE,
+    FARTHEST_M,
+    NEAREST_M,
+    NUM_RANGES,
+    REGIONS,
+    ColumnModel,
+)
+from crossview.columns import ColumnView
+from crossview.raycast import RayMap
+
+NEAR_WALL_M = 2.5
+"""Depth of the ground before a wall: sidewalks and parked cars."""
+
+LOWER_FACADE_M = 4.0
+"""Height above the street up to which a facade is shops, doors and what stands before it."""
+
+LOWEST_SKYLINE_DEG, SKYLINE_STEP_DEG, NUM_SKYLINES = -10.0, 1.0, 96
+
+RANGE_BLUR_BINS = 1.5
+"""How far single walls are misplaced, in range bins: 7 %."""
+
+SKYLINE_BLUR_DEG = 1.0
+"""How far single roofs are."""
+
+UNKNOWN_RANGE, UNKNOWN_SKYLINE = NUM_RANGES, NUM_SKYLINES
+"""The bins of what a map does not say."""
+
+NUM_CODES = (NUM_RANGES + 1) * (NUM_SKYLINES + 1)
+
+_RANGE_RATIO = math.log(FARTHEST_M / NEAREST_M) / (NUM_RANGES - 1)
+_CLOSEST_M = 0.5
+_LOWEST_RATIO = 1e-3
+"""No pixel is less probable than this share of its mean: labels err."""
+
+_HEIGHT_STEP_M = 1.5
+_LOWEST_BUILDING_M = 3.0
+_HEIGHT_SIGMAS = 2.5
+_LARGEST_LOG_RATIO = 30.0
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnEvidence:
+    """What a query's columns say about every hypothesis.
+
+    Args:
+        log_ratio: (azimuths, codes) float32 by code (see codes_of): natural log of how much more
+            probable the column is there than at a place unknown; 0 for what a map does not say.
+        best: The largest sum over columns that any map could offer.
+    """
+
+    log_ratio: np.ndarray
+    best: float
+
+    @property
+    def active(self) -> np.ndarray:
+        """Which columns say anything, (azimuths,) bool."""
+        return np.ptp(self.log_ratio, axis=1) > 1e-5
+
+
+def ranges_m() -> np.ndarray:
+    """Centres of the range bins, (ranges,)."""
+    return NEAREST_M * np.exp(_RANGE_RATIO * np.arange(NUM_RANGES))
+
+
+def skylines_deg() -> np.ndarray:
+    """Centres of the skyline bins, (skylines,)."""
+    return LOWEST_SKYLINE_DEG + SKYLINE_STEP_DEG * np.arange(NUM_SKYLINES)
+
+
+def range_bins(range_m: np.ndarray) -> np.ndarray:
+    """Nearest bin of each range; UNKNOWN_RANGE for NaN, the last for inf."""
+    clipped = np.clip(np.nan_to_num(range_m, nan=FARTHEST_M), NEAREST_M, FARTHEST_M)
+    bins = np.rint(np.log(clipped / NEAREST_M) / _RANGE_RATIO).astype(np.int64)
+    return np.where(np.isnan(range_m), UNKNOWN_RANGE, bins)
+
+
+def skyline_bins(skyline_deg: np.ndarray) -> np.ndarray:
+    """Nearest bin of each skyline; UNKNOWN_SKYLINE for NaN."""
+    position = (np.nan_to_num(skyline_deg) - LOWEST_SKYLINE_DEG) / SKYLINE_STEP_DEG
+    bins = np.clip(np.rint(position), 0, NUM_SKYLINES - 1).astype(np.int64)
+    return np.where(np.isnan(skyline_deg), UNKNOWN_SKYLINE, bins)
+
+
+def codes_of(range_m: np.ndarray, skyline_deg: np.ndarray) -> np.ndarray:
+    """The hypothesis of each ray: range bin * (NUM_SKYLINES + 1) + skyline bin, uint16."""
+    range_m, skyline_deg = np.asarray(range_m, np.float32), np.asarray(skyline_deg, np.float32)
+    codes = range_bins(range_m) * (NUM_SKYLINES + 1) + skyline_bins(skyline_deg)
+    return codes.astype(np.uint16)
+
+
+def ray_codes(rays: RayMap) -> np.ndarray:
+    """The hypotheses of a ray map, (rows, cols, azimuths) uint16."""
+    # row by row: the arithmetic needs several times the memory of its result
+    return np.stack(
+        [codes_of(*row) for row in zip(rays.range_m, rays.skyline_deg, strict=True)]
+    )
+
+
+def region_counts(view: ColumnView, range_m: np.ndarray, skyline_deg: np.ndarray) -> np.ndarray:
+    """What a view shows in each region of a place that is known.
+
+    Args:
+        view: The columns.
+        range_m: First wall of each column, (azimuths,); NaN leaves the column out.
+        skyline_deg: Its skyline, (azimuths,); NaN leaves the column out.
+
+    Returns:
+        Pixels by (region, band, group), float64.
+    """
+    known = np.isfinite(skyline_deg) & ~np.isnan(range_m)
+    wall, sky = range_bins(range_m)[known], skyline_bins(skyline_deg)[known]
+    cuts = _Cuts.at(view.height_m)
+    roof = np.maximum(cuts.roof[sky], cuts.base[wall])
+    edges = (cuts.near[wall], cuts.base[wall], np.minimum(cuts.lower[wall], roof), roof)
+    bins = np.arange(columns.NUM_ELEVATIONS)
+    region = sum((bins[None, :] >= edge[:, None]).astype(int) for edge in edges)
+    counts = np.zeros(COUNTS_SHAPE)
+    seen, probability = view.seen[known], view.probability[known]
+    place = region * COUNTS_SHAPE[1] + bands()[None, :]
+    np.add.at(counts.reshape(-1, COUNTS_SHAPE[2]), place[seen], probability[seen])
+    return counts
+
+
+def evidence(view: ColumnView, model: ColumnModel) -> ColumnEvidence:
+    """What every column says about every hypothesis, softened as the calibration says."""
+    soft = model.calibration
+    score = soft.pixel_scale * pixel_scores(view, model)
+    any_height = _over_heights(score, view.height_m, model)
+    # a place unknown: any range and any height, as often as they occur
+    with np.errstate(divide="ignore"):
+        unknown = np.logaddexp.reduce(any_height + np.log(model.range_shares), axis=1)
+    known = np.exp(np.minimum(score - unknown[:, None, None], _LARGEST_LOG_RATIO))
+    known = ndimage.gaussian_filter1d(known, RANGE_BLUR_BINS, axis=1, mode="nearest")
+    known = ndimage.gaussian_filter1d(
+        known, SKYLINE_BLUR_DEG / SKYLINE_STEP_DEG, axis=2, mode="nearest"
+    )
+    any_height = np.exp(np.minimum(any_height - unknown[:, None], _LARGEST_LOG_RATIO))
+    any_height = ndimage.gaussian_filter1d(any_height, RANGE_BLUR_BINS, axis=1, mode="nearest")
+    ratio = np.ones((view.num_azimuths, NUM_RANGES + 1, NUM_SKYLINES + 1), np.float32)
+    ratio[:, :NUM_RANGES, :NUM_SKYLINES] = (
+        soft.height_share * known + (1 - soft.height_share) * any_height[:, :, None]
+    )
+    ratio[:, :NUM_RANGES, UNKNOWN_SKYLINE] = any_height
+    ratio *= 1 - soft.outlier_share
+    ratio += soft.outlier_share
+    ratio[:, UNKNOWN_RANGE] = 1.0
+    log_ratio = np.log(ratio, out=ratio).reshape(view.num_azimuths, -1)
+    return ColumnEvidence(log_ratio, float(log_ratio.max(axis=1).sum(dtype=float)))
+
+
+def pixel_scores(view: ColumnView, model: ColumnModel) -> np.ndarray:
+    """Sum of the log ratios of a column's pixels under every hypothesis.
+
+    Returns:
+        (azimuths, ranges, skylines) float32.
+    """
+    ratios = model.ratios().astype(np.float32)[:, bands()]  # (regions, elevations, groups)
+    below = np.zeros((len(REGIONS), view.num_azimuths, columns.NUM_ELEVATIONS + 1), np.float32)
+    for region in range(len(REGIONS)):
+        mean = np.einsum("aec,ec->ae", view.probability, ratios[region])
+        log_ratio = np.log(np.maximum(mean, _LOWEST_RATIO)) * view.seen
+        np.cumsum(log_ratio, axis=1, out=below[region, :, 1:])
+    cuts = _Cuts.at(view.height_m)
+    roof = np.maximum(cuts.roof[None, :], cuts.base[:, None])  # (ranges, skylines)
+    lower = np.minimum(cuts.lower[:, None], roof)
+    ground, near, low, high, sky = below
+    to_base = ground[:, cuts.near] + near[:, cuts.base] - near[:, cuts.near] - low[:, cuts.base]
+    above = low - high
+    return (
+        to_base[:, :, None] + above[:, lower] + (high - sky)[:, roof] + sky[:, -1][:, None, None]
+    )
+
+
+def bands() -> np.ndarray:
+    """Which band of the tables each elevation is in, (elevations,)."""
+    return np.digitize(columns.elevations_deg(), BAND_EDGES_DEG)
+
+
+@dataclass(frozen=True, eq=False)
+class _Cuts:
+    """Elevation bins where regions end: by range for the first three, by skyline for the roof."""
+
+    near: np.ndarray
+    base: np.ndarray
+    lower: np.ndarray
+    roof: np.ndarray
+
+    @classmethod
+    def at(cls, height_m: float) -> _Cuts:
+        range_m = ranges_m()
+
+        def cut(rise_m: float, at_m: np.ndarray) -> np.ndarray:
+            return columns.elevation_bin(np.rad2deg(np.arctan(rise_m / at_m)))
+
+        return cls(
+            near=cut(-height_m, np.maximum(range_m - NEAR_WALL_M, _CLOSEST_M)),
+            base=cut(-height_m, range_m),
+            lower=cut(LOWER_FACADE_M - height_m, range_m),
+            roof=columns.elevation_bin(skylines_deg()),
+        )
+
+
+def _over_heights(score: np.ndarray, height_m: float, model: ColumnModel) -> np.ndarray:
+    """Log of the mean of exp(score) over the building heights of a place, (azimuths, ranges)."""
+    mean_m, std_m = model.height_mean_m, model.height_std_m
+    lowest_m = max(_LOWEST_BUILDING_M, mean_m - _HEIGHT_SIGMAS * std_m)
+    building_m = np.arange(lowest_m, mean_m + _HEIGHT_SIGMAS * std_m, _HEIGHT_STEP_M)
+    log_share = -0.5 * ((building_m - mean_m) / std_m) ** 2
+    log_share -= np.logaddexp.reduce(log_share)
+    skyline_deg = np.rad2deg(np.arctan((building_m - height_m) / ranges_m()[:, None]))
+    by_height = score[:, np.arange(NUM_RANGES)[:, None], skyline_bins(skyline_deg)]
+    return np.logaddexp.reduce(by_height + log_share.astype(np.float32), axis=2)

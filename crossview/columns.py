@@ -1,0 +1,247 @@
+"""Columns of a levelled panorama: what a query shows by azimuth and elevation.
+
+A photo, a panorama or a rig becomes one table of class probabilities over azimuth and elevation in
+the query's own frame (azimuth 0 is the query's heading). Cameras of a rig stand beside each other;
+their pixels are moved to where the reference camera would see the same thing if the ground were a
+plane and everything above it stood NOMINAL_RANGE_M away: exact on the ground, where walls begin.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossview import angles, atomic
+from crossview.cameras import map_from_camera
+from crossview.photos import Mount, Panorama, Photo, Rig
+from crossview.segmenters import Segmenter, upright_images, usable_pixels
+
+NUM_AZIMUTHS = 256
+"""Columns of a full turn, 1.4 degrees each; column k is centred on k * 360 / 256."""
+
+LOWEST_DEG, HIGHEST_DEG = -60.0, 90.0
+"""Elevations that are looked at: below is the vehicle, above the zenith is nothing."""
+
+ELEVATION_STEP_DEG = 0.25
+
+NUM_ELEVATIONS = round((HIGHEST_DEG - LOWEST_DEG) / ELEVATION_STEP_DEG)
+
+NOMINAL_RANGE_M = 10.0
+"""Where things above the ground stand in a street, to move them from one camera to another."""
+
+GROUPS = {
+    "road": ("road",),
+    "walk": ("sidewalk", "terrain"),
+    "wall": ("building", "wall", "fence"),
+    "plant": ("vegetation",),
+    "sky": ("sky",),
+    "mover": ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
+    "other": ("pole", "traffic light", "traffic sign", "background"),
+}
+"""What columns tell apart, and the Cityscapes classes of each."""
+
+NUM_THREADS = 2
+"""That look at blocks of columns: NumPy lets go of the interpreter inside of them."""
+
+_SAMPLES_PER_COLUMN = 4
+_BLOCK_COLUMNS = 8
+_COARSE_STEP = 8
+"""Of the elevations that tell whether an image sees anything of a block."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnView:
+    """What a query shows by azimuth and elevation.
+
+    Args:
+        probability: (azimuths, elevations, groups) float32 in the order of GROUPS, the mean over
+            the pixels of each bin; sums to 1 where seen, 0 elsewhere. Azimuth bin k is centred on
+            k * 360 / azimuths clockwise from the query's heading; elevation bins of
+            ELEVATION_STEP_DEG grow upwards from LOWEST_DEG.
+        seen: (azimuths, elevations) bool.
+        height_m: Of the reference camera above the ground.
+    """
+
+    probability: np.ndarray
+    seen: np.ndarray
+    height_m: float
+
+    def __post_init__(self) -> None:
+        expected = (self.seen.shape[0], NUM_ELEVATIONS, len(GROUPS))
+        if self.probability.shape != expected or self.seen.shape != expected[:2]:
+            raise ValueError(
+                f"A column view has probabilities of (azimuths, {NUM_ELEVATIONS}, {len(GROUPS)}) "
+                f"and seen of their first two axes; got {self.probability.shape} and "
+                f"{self.seen.shape}."
+            )
+        for array in (self.probability, self.seen):
+            array.flags.writeable = False
+
+    @property
+    def num_azimuths(self) -> int:
+        """Columns of a full turn."""
+        return self.seen.shape[0]
+
+    @classmethod
+    def load(cls, path: str | Path) -> ColumnView:
+        """Inverse of save."""
+        with np.load(path, allow_pickle=False) as archive:
+            probability = archive["probability"].astype(np.float32) / 255
+            return cls(probability, archive["seen"], float(archive["height_m"]))
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file; probabilities are kept to 1/255."""
+        with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                probability=np.rint(255 * self.probability).astype(np.uint8),
+                seen=self.seen,
+                height_m=self.height_m,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedImage:
+    """One upright image of a query, and what its pixels show.
+
+    Args:
+        image: A photo, or a level panorama.
+        mount: Where it stands on the rig.
+        grouped: (rows, cols, groups) probabilities in the order of GROUPS, of any resolution.
+    """
+
+    image: Photo | Panorama
+    mount: Mount
+    grouped: np.ndarray
+
+    @functools.cached_property
+    def usable(self) -> np.ndarray:
+        """Pixels that show the world and not the camera's own car, (rows, cols) bool."""
+        return usable_pixels(self.image, *self.grouped.shape[:2])
+
+
+def elevations_deg() -> np.ndarray:
+    """Centres of the elevation bins, (elevations,), growing."""
+    return LOWEST_DEG + (np.arange(NUM_ELEVATIONS) + 0.5) * ELEVATION_STEP_DEG
+
+
+def elevation_bin(elevation_deg: np.ndarray) -> np.ndarray:
+    """Bins below an elevation, 0 .. NUM_ELEVATIONS: where a sum over bins up to it ends."""
+    position = (np.asarray(elevation_deg, float) - LOWEST_DEG) / ELEVATION_STEP_DEG
+    return np.clip(np.rint(position), 0, NUM_ELEVATIONS).astype(np.intp)
+
+
+def grouping(classes: Sequence[str]) -> np.ndarray:
+    """Which group each class of a segmenter belongs to, (classes, groups) of 0 and 1.
+
+    Raises:
+        ValueError: A class is in no group.
+    """
+    group_of = {name: i for i, names in enumerate(GROUPS.values()) for name in names}
+    unknown = [name for name in classes if name not in group_of]
+    if unknown:
+        raise ValueError(
+            f"The segmenter knows classes that columns do not: {', '.join(unknown)}. Expected "
+            f"names of Cityscapes: {', '.join(group_of)}."
+        )
+    return np.eye(len(GROUPS), dtype=np.float32)[[group_of[name] for name in classes]]
+
+
+def segmented(
+    query: Photo | Panorama | Rig, segmenter: Segmenter
+) -> tuple[SegmentedImage, ...]:
+    """What the pixels of a query show: the slow part, needed once whatever the camera's pose."""
+    from tqdm import tqdm
+
+    member = grouping(segmenter.classes)
+    images = tqdm(upright_images(query), unit="photo", delay=2, disable=None, leave=False)
+    return tuple(
+        SegmentedImage(image, mount, np.asarray(segmenter(image.image)) @ member)
+        for image, mount in images
+    )
+
+
+def levelled(
+    images: Sequence[SegmentedImage], *, num_azimuths: int = NUM_AZIMUTHS
+) -> ColumnView:
+    """The levelled columns of all images together.
+
+    Args:
+        images: With cameras, pitch, roll, heights and mounts; the first is the reference, whose
+            height counts.
+        num_azimuths: Columns of a full turn.
+    """
+    height_m = images[0].image.height_m
+    total = np.zeros((num_azimuths, NUM_ELEVATIONS, len(GROUPS)), np.float32)
+    count = np.zeros((num_azimuths, NUM_ELEVATIONS), np.float32)
+    blocks = [
+        (image, slice(first, min(first + _BLOCK_COLUMNS, num_azimuths)))
+        for image in images
+        for first in range(0, num_azimuths, _BLOCK_COLUMNS)
+    ]
+
+    def look(job: tuple[SegmentedImage, slice]) -> tuple[np.ndarray, np.ndarray] | None:
+        return _columns_of(*job, height_m, num_azimuths)
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        for (_, block), found in zip(blocks, pool.map(look, blocks), strict=True):
+            if found is not None:
+                total[block] += found[0]
+                count[block] += found[1]
+    total /= np.maximum(count, 1.0)[:, :, None]
+    return ColumnView(total, count > 0, height_m)
+
+
+def observed(
+    query: Photo | Panorama | Rig, segmenter: Segmenter, *, num_azimuths: int = NUM_AZIMUTHS
+) -> ColumnView:
+    """The levelled columns of a photo, a panorama or a rig: segmented, then levelled."""
+    return levelled(segmented(query, segmenter), num_azimuths=num_azimuths)
+
+
+def _columns_of(
+    segmented_image: SegmentedImage, block: slice, height_m: float, num_azimuths: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Sums (columns, elevations, groups) and counts of a block; None where an image sees none."""
+    image, grouped = segmented_image.image, segmented_image.grouped
+    rows, cols, _ = grouped.shape
+    camera = image.camera
+    level = (image.pitch_deg, image.roll_deg) if isinstance(image, Photo) else (0.0, 0.0)
+    mount = segmented_image.mount
+    camera_from_level = map_from_camera(mount.heading_deg, *level).T
+    offset_m = np.array([mount.right_m, mount.forward_m, image.height_m - height_m])
+    range_m, up_m = _nominal_points(height_m)
+    within = (np.arange(_SAMPLES_PER_COLUMN) + 0.5) / _SAMPLES_PER_COLUMN - 0.5
+    position = np.arange(block.start, block.stop)[:, None] + within
+    east, north = angles.forward(position * (angles.FULL_TURN_DEG / num_azimuths))
+    points = np.stack(
+        np.broadcast_arrays(east[..., None] * range_m, north[..., None] * range_m, up_m), axis=-1
+    )
+    directions = (points - offset_m) @ camera_from_level.T
+    coarse = directions[:, ::_SAMPLES_PER_COLUMN, ::_COARSE_STEP]
+    if not camera.contains(*camera.project(coarse)).any():
+        return None
+    col, row = camera.project(directions)
+    inside = camera.contains(col, row)
+    col = np.where(inside, col * (cols / camera.width_px), 0).astype(np.intp)
+    row = np.where(inside, row * (rows / camera.height_px), 0).astype(np.intp)
+    # the lower rim of a panorama is inside, and its last row is meant
+    col, row = np.minimum(col, cols - 1), np.minimum(row, rows - 1)
+    inside &= segmented_image.usable[row, col]
+    values = grouped[row, col]
+    values *= inside[..., None]
+    return values.sum(axis=1), inside.sum(axis=1)
+
+
+def _nominal_points(height_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distance and height above the camera of what each elevation probably shows, (elevations,)."""
+    slope = np.tan(np.deg2rad(elevations_deg()))
+    with np.errstate(divide="ignore"):
+        on_ground_m = np.where(slope < 0, height_m / -slope, np.inf)
+    range_m = np.minimum(on_ground_m, NOMINAL_RANGE_M)
+    return range_m, range_m * slope
