@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = {
+    "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
 }
 

@@ -7,13 +7,8 @@ at the volume of scores.
 
 import json
 import logging
-import math
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import harness
+from benchmarks.harness import Results, available_bytes
 from crossview.birdseye import BirdsEye, template
 from crossview.voting import VotingMap, vote, vote_streaming
 
@@ -30,7 +27,6 @@ SCALE = 0.01
 """Scores of random features are hundreds; scaled by this they are log-likelihoods of a few."""
 SPARE_MEMORY = 0.8
 """A variant may take this share of the memory that is free; it is skipped rather than swapped."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -54,14 +50,6 @@ CASES = (Case(256, 64), Case(256, 256), Case(512, 64), Case(512, 256))
 QUICK_CASES = (Case(48, 8, channels=2, reach_cells=8),)
 
 
-@dataclass(frozen=True)
-class Results:
-    """A Markdown table and all numbers behind it."""
-
-    table: str
-    numbers: dict[str, Any]
-
-
 def run(*, quick: bool) -> Results:
     """Measure every variant of every case."""
     rows = []
@@ -81,7 +69,9 @@ def measured(case: Case, *, repeats: int) -> list[dict[str, Any]]:
             if reason is None:
                 logger.info("%s: %d x %d", variant, case.map_cells, case.num_headings)
                 answer = Path(folder) / f"{variant}.npz"
-                row |= _in_own_process(case, variant, answer, repeats)
+                row |= harness.in_own_process(
+                    "benchmarks.voting", variant, answer, repeats, json.dumps(asdict(case))
+                )
                 with np.load(answer) as arrays:
                     answers[variant] = {name: arrays[name] for name in arrays.files}
             else:
@@ -106,11 +96,6 @@ def plain_bytes(case: Case) -> int:
     spectrum = size * (size // 2 + 1) * 8
     template_bytes = (2 * case.reach_cells + 1) ** 2 * 4
     return case.num_headings * (case.channels * (2 * spectrum + template_bytes) + spectrum)
-
-
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping, None where the system does not say."""
-    return _proc_bytes(Path("/proc/meminfo"), "MemAvailable")
 
 
 def inputs(case: Case) -> tuple[BirdsEye, np.ndarray]:
@@ -208,38 +193,16 @@ def _canvases(case: Case, view: BirdsEye) -> np.ndarray:
     return canvases
 
 
-def _in_own_process(case: Case, variant: str, answer: Path, repeats: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.voting", variant, str(answer), str(repeats)]
-    finished = subprocess.run(
-        [*command, json.dumps(asdict(case))],
-        cwd=Path(__file__).resolve().parents[1],
-        env=os.environ | ONE_THREAD,
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return json.loads(finished.stdout)
-
-
 def _measure(variant: str, answer: str, repeats: str, sizes: str) -> None:
     """What a process of its own does: print the cheapest of some calls, and save its answer."""
     case = Case(**json.loads(sizes))
     _import_all()
-    baseline = _resident_bytes()
+    baseline = harness.resident_bytes()
     view, map_values = inputs(case)
-    best: dict[str, Any] = {"cpu_s": math.inf}
-    arrays: Answer = {}
-    for _ in range(int(repeats)):
-        arrays.clear()
-        before, start = _cpu_s(), time.perf_counter()
-        arrays = VARIANTS[variant](case, view, map_values)
-        wall_s = time.perf_counter() - start
-        user_s, system_s = np.subtract(_cpu_s(), before).tolist()
-        if user_s + system_s < best["cpu_s"]:
-            best = {"cpu_s": user_s + system_s, "user_s": user_s, "system_s": system_s}
-            best["wall_s"] = wall_s
-    peak = _peak_bytes()
-    print(json.dumps(best | {"peak_bytes": peak, "peak_above_imports_bytes": peak - baseline}))
+    arrays, numbers = harness.cheapest(
+        lambda: VARIANTS[variant](case, view, map_values), repeats=int(repeats)
+    )
+    print(json.dumps(numbers | harness.peak(baseline)))
     if "scores" in arrays:
         scaled = SCALE * arrays["scores"]
         best_score = scaled.max(axis=2)
@@ -254,36 +217,6 @@ def _import_all() -> None:
     import scipy.signal
     import scipy.sparse
     import scipy.special  # noqa: F401
-
-
-def _cpu_s() -> tuple[float, float]:
-    """User and system seconds of this process and its children."""
-    own, children = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own.ru_utime + children.ru_utime, own.ru_stime + children.ru_stime
-
-
-def _peak_bytes() -> int:
-    """Largest resident size so far."""
-    # ru_maxrss also counts what the parent had when it forked
-    peak = _proc_bytes(Path("/proc/self/status"), "VmHWM")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if peak is None else peak
-
-
-def _resident_bytes() -> int:
-    """Resident size now."""
-    resident = _proc_bytes(Path("/proc/self/status"), "VmRSS")
-    return _peak_bytes() if resident is None else resident
-
-
-def _proc_bytes(file: Path, name: str) -> int | None:
-    if not file.exists():
-        return None
-    for line in file.read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _compare(rows: list[dict[str, Any]], answers: dict[str, Answer]) -> None:
@@ -317,7 +250,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         if "skipped" in row:
             lines.append(start + f"| skipped: {row['skipped']} | | | | | |")
             continue
-        cpu = f"{row['cpu_s']:.2f} ({row['user_s']:.2f} + {row['system_s']:.2f})"
+        cpu = harness.cpu_cell(row)
         ratios = [f"{row[name]:.1f}" if name in row else "" for name in RATIOS]
         lines.append(
             start + f"| {cpu} | {row['wall_s']:.2f} | {row['peak_above_imports_bytes'] / 1e6:.0f} "

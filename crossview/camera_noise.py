@@ -17,7 +17,8 @@ _FOCAL_LIMITS = (0.5, 2.0)
 """A focal length is at most this far off, as a factor."""
 
 _LOWEST_HEIGHT_M = 0.3
-_PRIMES = (2, 3, 5, 7)
+_NUM_PAIRINGS = 300
+"""Ways to combine the errors that are tried for the least correlated."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ class CameraNoise:
                 f"Standard deviations must be 0 or more and num_variants at least 1, got {self}."
             )
 
-    def variants(
-        self, images: Sequence[SegmentedImage]
-    ) -> list[tuple[SegmentedImage, ...]]:
+    def variants(self, images: Sequence[SegmentedImage]) -> list[tuple[SegmentedImage, ...]]:
         """The same pixels as taken by every camera that it may have been, equally probable.
 
-        Only the photo of a single camera varies: rigs are calibrated, and panoramas are level.
-        The draws are the quantiles of a Halton sequence, the same for every photo.
+        Only a single photo varies: rigs of several are calibrated, and panoramas are level. The
+        draws are stratified, and the same for every photo.
         """
         photo = images[0].image
         if len(images) > 1 or isinstance(photo, Panorama) or not any(self._sigmas()):
@@ -71,10 +70,12 @@ class CameraNoise:
     def _draws(self) -> list[tuple[float, float, float, float]]:
         """Errors of pitch, roll, height and focal length; the first are all 0."""
         varied = [i for i, sigma in enumerate(self._sigmas()) if sigma > 0]
-        draws = np.zeros((self.num_variants, len(_PRIMES)))
-        for prime, i in zip(_PRIMES, varied, strict=False):
-            quantile = [_halton(k, prime) for k in range(1, self.num_variants)]
-            draws[1:, i] = self._sigmas()[i] * special.ndtri(quantile)
+        draws = np.zeros((self.num_variants, len(self._sigmas())))
+        if self.num_variants > 1:
+            normal = _stratified_normal(self.num_variants - 1, len(varied))
+            # as many as there are, the stated camera among them, have the stated spread
+            spread = np.sqrt((normal**2).sum(axis=0) / self.num_variants)
+            draws[1:, varied] = normal / spread * np.array(self._sigmas())[varied]
         return [tuple(map(float, draw)) for draw in draws]  # type: ignore[misc]
 
 
@@ -100,11 +101,17 @@ def _varied(
     )
 
 
-def _halton(k: int, base: int) -> float:
-    """The k-th member of the van der Corput sequence in (0, 1), k from 1."""
-    value, share = 0.0, 1.0
-    while k:
-        share /= base
-        value += share * (k % base)
-        k //= base
-    return value
+def _stratified_normal(count: int, num_axes: int) -> np.ndarray:
+    """Normal draws, (count, axes): every axis has one in each of `count` equal strata.
+
+    Of many ways to pair the strata of the axes the least correlated is taken (a Latin hypercube).
+    """
+    quantiles = special.ndtri((np.arange(count) + 0.5) / count)
+    rng = np.random.default_rng(0)
+    best, lowest = np.tile(quantiles[:, None], num_axes), np.inf
+    for _ in range(_NUM_PAIRINGS if num_axes > 1 and count > 2 else 1):
+        paired = np.stack([rng.permutation(quantiles) for _ in range(num_axes)], axis=1)
+        worst = np.abs(paired.T @ paired - np.diag((paired**2).sum(axis=0))).max()
+        if worst < lowest:
+            best, lowest = paired, worst
+    return best

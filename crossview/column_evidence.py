@@ -58,6 +58,7 @@ _HEIGHT_STEP_M = 1.5
 _LOWEST_BUILDING_M = 3.0
 _HEIGHT_SIGMAS = 2.5
 _LARGEST_LOG_RATIO = 30.0
+_SMALLEST_RATIO = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +67,39 @@ class ColumnEvidence:
 
     Args:
         log_ratio: (azimuths, codes) float32 by code (see codes_of): natural log of how much more
-            probable the column is there than at a place unknown; 0 for what a map does not say.
-        best: The largest sum over columns that any map could offer.
+            probable the column is there than by chance; 0 for what a map does not say.
     """
 
     log_ratio: np.ndarray
-    best: float
 
     @property
     def active(self) -> np.ndarray:
         """Which columns say anything, (azimuths,) bool."""
         return np.ptp(self.log_ratio, axis=1) > 1e-5
+
+    @property
+    def best(self) -> float:
+        """The largest sum over columns that a map with heights could offer."""
+        return float(self._by_skyline[:, :NUM_RANGES, :NUM_SKYLINES].max((1, 2)).sum(dtype=float))
+
+    def above(self, level: float) -> ColumnEvidence:
+        """The same compared with a place unknown, whose columns reach a share of the best.
+
+        The best with and without a known skyline differ, and so do the places unknown; what the
+        map does not say at all stays 0.
+
+        Args:
+            level: The share.
+        """
+        ratio = self._by_skyline.copy()
+        for skylines in (slice(0, NUM_SKYLINES), slice(UNKNOWN_SKYLINE, None)):
+            part = ratio[:, :NUM_RANGES, skylines]
+            part -= level * part.max(axis=(1, 2), keepdims=True)
+        return ColumnEvidence(ratio.reshape(self.log_ratio.shape))
+
+    @property
+    def _by_skyline(self) -> np.ndarray:
+        return self.log_ratio.reshape(-1, NUM_RANGES + 1, NUM_SKYLINES + 1)
 
 
 def ranges_m() -> np.ndarray:
@@ -113,9 +136,7 @@ def codes_of(range_m: np.ndarray, skyline_deg: np.ndarray) -> np.ndarray:
 def ray_codes(rays: RayMap) -> np.ndarray:
     """The hypotheses of a ray map, (rows, cols, azimuths) uint16."""
     # row by row: the arithmetic needs several times the memory of its result
-    return np.stack(
-        [codes_of(*row) for row in zip(rays.range_m, rays.skyline_deg, strict=True)]
-    )
+    return np.stack([codes_of(*row) for row in zip(rays.range_m, rays.skyline_deg, strict=True)])
 
 
 def region_counts(view: ColumnView, range_m: np.ndarray, skyline_deg: np.ndarray) -> np.ndarray:
@@ -143,11 +164,21 @@ def region_counts(view: ColumnView, range_m: np.ndarray, skyline_deg: np.ndarray
     return counts
 
 
-def evidence(view: ColumnView, model: ColumnModel) -> ColumnEvidence:
-    """What every column says about every hypothesis, softened as the calibration says."""
+def evidence(
+    view: ColumnView, model: ColumnModel, *, rays_height_m: float | None = None
+) -> ColumnEvidence:
+    """What every column says about every hypothesis, softened as the calibration says.
+
+    Args:
+        view: The columns.
+        model: Tables and calibration.
+        rays_height_m: Height of the camera that the map's skylines were cast for; default the
+            view's own.
+    """
     soft = model.calibration
-    score = soft.pixel_scale * pixel_scores(view, model)
-    any_height = _over_heights(score, view.height_m, model)
+    rays_height_m = view.height_m if rays_height_m is None else rays_height_m
+    score = soft.pixel_scale * pixel_scores(view, model, rays_height_m=rays_height_m)
+    any_height = _over_heights(score, rays_height_m, model)
     # a place unknown: any range and any height, as often as they occur
     with np.errstate(divide="ignore"):
         unknown = np.logaddexp.reduce(any_height + np.log(model.range_shares), axis=1)
@@ -166,12 +197,20 @@ def evidence(view: ColumnView, model: ColumnModel) -> ColumnEvidence:
     ratio *= 1 - soft.outlier_share
     ratio += soft.outlier_share
     ratio[:, UNKNOWN_RANGE] = 1.0
-    log_ratio = np.log(ratio, out=ratio).reshape(view.num_azimuths, -1)
-    return ColumnEvidence(log_ratio, float(log_ratio.max(axis=1).sum(dtype=float)))
+    np.maximum(ratio, _SMALLEST_RATIO, out=ratio)
+    return ColumnEvidence(np.log(ratio, out=ratio).reshape(view.num_azimuths, -1))
 
 
-def pixel_scores(view: ColumnView, model: ColumnModel) -> np.ndarray:
+def pixel_scores(
+    view: ColumnView, model: ColumnModel, *, rays_height_m: float | None = None
+) -> np.ndarray:
     """Sum of the log ratios of a column's pixels under every hypothesis.
+
+    Args:
+        view: The columns.
+        model: The tables.
+        rays_height_m: Height of the camera that skylines are stated for; default the view's own.
+            A skyline is moved as if it stood on the first wall.
 
     Returns:
         (azimuths, ranges, skylines) float32.
@@ -183,14 +222,15 @@ def pixel_scores(view: ColumnView, model: ColumnModel) -> np.ndarray:
         log_ratio = np.log(np.maximum(mean, _LOWEST_RATIO)) * view.seen
         np.cumsum(log_ratio, axis=1, out=below[region, :, 1:])
     cuts = _Cuts.at(view.height_m)
-    roof = np.maximum(cuts.roof[None, :], cuts.base[:, None])  # (ranges, skylines)
+    rise_m = 0.0 if rays_height_m is None else rays_height_m - view.height_m
+    slope = np.tan(np.deg2rad(skylines_deg()))[None, :] + rise_m / ranges_m()[:, None]
+    roof = columns.elevation_bin(np.rad2deg(np.arctan(slope)))  # (ranges, skylines)
+    roof = np.maximum(roof, cuts.base[:, None])
     lower = np.minimum(cuts.lower[:, None], roof)
     ground, near, low, high, sky = below
     to_base = ground[:, cuts.near] + near[:, cuts.base] - near[:, cuts.near] - low[:, cuts.base]
     above = low - high
-    return (
-        to_base[:, :, None] + above[:, lower] + (high - sky)[:, roof] + sky[:, -1][:, None, None]
-    )
+    return to_base[:, :, None] + above[:, lower] + (high - sky)[:, roof] + sky[:, -1][:, None, None]
 
 
 def bands() -> np.ndarray:
@@ -226,7 +266,8 @@ def _over_heights(score: np.ndarray, height_m: float, model: ColumnModel) -> np.
     """Log of the mean of exp(score) over the building heights of a place, (azimuths, ranges)."""
     mean_m, std_m = model.height_mean_m, model.height_std_m
     lowest_m = max(_LOWEST_BUILDING_M, mean_m - _HEIGHT_SIGMAS * std_m)
-    building_m = np.arange(lowest_m, mean_m + _HEIGHT_SIGMAS * std_m, _HEIGHT_STEP_M)
+    highest_m = max(mean_m + _HEIGHT_SIGMAS * std_m, lowest_m + _HEIGHT_STEP_M)
+    building_m = np.arange(lowest_m, highest_m, _HEIGHT_STEP_M)
     log_share = -0.5 * ((building_m - mean_m) / std_m) ** 2
     log_share -= np.logaddexp.reduce(log_share)
     skyline_deg = np.rad2deg(np.arctan((building_m - height_m) / ranges_m()[:, None]))

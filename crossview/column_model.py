@@ -2,7 +2,8 @@
 
 The tables count how often each group of classes shows in each region of a column (see
 column_evidence) at each elevation, at poses that are known. The calibration turns sums of their log
-ratios into probabilities that hold. Both are one JSON text; a model is a folder with it (see models).
+ratios into probabilities that hold. Both are one JSON text; a model is a folder with it (see
+models).
 """
 
 from __future__ import annotations
@@ -43,7 +44,6 @@ _PRIOR_PIXELS = 300.0
 """Pixels' worth of its region's mean that each band of a table starts with."""
 
 _PRIOR_REGION_PIXELS = 1.0
-_PRIOR_BAND_PIXELS = 5.0
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Calibration:
             columns: neighbours share what the map gets wrong.
         position_sigma_m: How far the map as a whole may be off the photos, per axis.
         heading_sigma_deg: The same of the heading.
-        unknown_level: Score of a place unknown, as a share of the best conceivable score of the
-            query.
+        unknown_level: Score of a place unknown, as a share of the best conceivable score of every
+            column.
         unexplained_share: Probability that the query fits no place of the map at all.
         correlation_m: On a drive, how far apart frames are whose evidence is independent.
     """
@@ -114,6 +114,11 @@ class ColumnModel:
                 )
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if not math.isclose(self.range_shares.sum(), 1.0, abs_tol=1e-3):
+            raise ValueError(
+                f"range_shares are the shares of all ranges and sum to one, got "
+                f"{self.range_shares.sum():.4g}."
+            )
         if not self.counts.any():
             raise ValueError("All counts are 0: the model was fitted on no pixel.")
         if not (self.height_mean_m > 0 and self.height_std_m > 0):
@@ -175,8 +180,10 @@ class ColumnModel:
         region /= region.sum(axis=-1, keepdims=True)
         table = self.counts + _PRIOR_PIXELS * region[:, None]
         table /= table.sum(axis=-1, keepdims=True)
-        anywhere = self.counts.sum(axis=0) + _PRIOR_BAND_PIXELS
-        anywhere /= anywhere.sum(axis=-1, keepdims=True)
+        # the mixture of the same tables, so that ratios average to one over the regions of a band
+        share = self.counts.sum(axis=-1) + _PRIOR_REGION_PIXELS
+        share /= share.sum(axis=0)
+        anywhere = np.einsum("rb,rbg->bg", share, table)
         return table / anywhere
 
 

@@ -152,9 +152,7 @@ def grouping(classes: Sequence[str]) -> np.ndarray:
     return np.eye(len(GROUPS), dtype=np.float32)[[group_of[name] for name in classes]]
 
 
-def segmented(
-    query: Photo | Panorama | Rig, segmenter: Segmenter
-) -> tuple[SegmentedImage, ...]:
+def segmented(query: Photo | Panorama | Rig, segmenter: Segmenter) -> tuple[SegmentedImage, ...]:
     """What the pixels of a query show: the slow part, needed once whatever the camera's pose."""
     from tqdm import tqdm
 
@@ -166,9 +164,7 @@ def segmented(
     )
 
 
-def levelled(
-    images: Sequence[SegmentedImage], *, num_azimuths: int = NUM_AZIMUTHS
-) -> ColumnView:
+def levelled(images: Sequence[SegmentedImage], *, num_azimuths: int = NUM_AZIMUTHS) -> ColumnView:
     """The levelled columns of all images together.
 
     Args:
@@ -223,7 +219,7 @@ def _columns_of(
         np.broadcast_arrays(east[..., None] * range_m, north[..., None] * range_m, up_m), axis=-1
     )
     directions = (points - offset_m) @ camera_from_level.T
-    coarse = directions[:, ::_SAMPLES_PER_COLUMN, ::_COARSE_STEP]
+    coarse = directions[:, [0, -1], ::_COARSE_STEP]
     if not camera.contains(*camera.project(coarse)).any():
         return None
     col, row = camera.project(directions)

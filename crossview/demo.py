@@ -12,8 +12,8 @@ from crossview import angles, atomic
 from crossview.answers import Answer, localize_photo
 from crossview.cameras import Equirectangular
 from crossview.frames import Fix, Pose
-from crossview.photos import Panorama
 from crossview.models import load_model
+from crossview.photos import Panorama
 from crossview.semantic import SemanticMatcher
 from crossview.synthetic.palette import PaletteSegmenter, colored
 from crossview.synthetic.render import render_photo

@@ -12,7 +12,7 @@ from scipy.special import log_ndtr
 from crossview import angles
 from crossview.errors import FrameMismatchError, MissingLocationError
 from crossview.frames import Fix, LocalFrame
-from crossview.grids import MAX_VOLUME_BYTES, Bounds, MapGrid, PoseGrid
+from crossview.grids import MAX_VOLUME_BYTES, Bounds, MapGrid, PoseGrid, place_of
 from crossview.posterior import Posterior, Resolution
 
 if TYPE_CHECKING:
@@ -197,6 +197,42 @@ def roads(grid: PoseGrid, map_raster: MapRaster, *, road_classes: tuple[str, ...
     for name in road_classes:
         on_road = on_road | map_raster.class_mask(name)
     return _allowed(on_road)
+
+
+def reachable(
+    grid: PoseGrid, map_raster: MapRaster, *, passage_m: float = 1.0, enclosed: float = 0.05
+) -> np.ndarray:
+    """Places that can be reached from the rim of the map; courtyards are rare: (rows, cols, 1).
+
+    Args:
+        grid: The poses.
+        map_raster: A map on the same cells or with more around them; the more, the better it is
+            known what is enclosed.
+        passage_m: A gap between buildings that is narrower than this is closed.
+        enclosed: How probable an enclosed cell or one inside of a building is, as a share of one
+            in the open.
+
+    Returns:
+        0 for cells in the open and where the map knows nothing, log(enclosed) elsewhere.
+    """
+    from scipy import ndimage
+
+    if not 0 < enclosed <= 1:
+        raise ValueError(f"enclosed must be a share in (0, 1], got {enclosed}.")
+    first_row, first_col = place_of(grid.map, map_raster.grid)
+    free = map_raster.building_height_m == 0  # NaN is a building of unknown height
+    reach_cells = passage_m / 2 / map_raster.grid.cell_m
+    # how far from the nearest wall; the rim of the map is no wall
+    wide = ndimage.distance_transform_edt(free) > reach_cells if not free.all() else free
+    labels, _ = ndimage.label(wide | ~map_raster.covered)
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    is_open = np.isin(labels, np.unique(rim[rim > 0]))
+    # what the narrowing took off at the walls
+    is_open = free & (ndimage.distance_transform_edt(~is_open) <= reach_cells + 1)
+    is_open |= ~map_raster.covered
+    rows, cols = grid.map.shape
+    part = is_open[first_row : first_row + rows, first_col : first_col + cols]
+    return np.where(part, 0.0, math.log(enclosed))[:, :, None]
 
 
 def require_same_cells(grid: PoseGrid, map_raster: MapRaster) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crossview import angles
-from crossview.errors import OutOfRegionError, VolumeTooLargeError
+from crossview.errors import GridMismatchError, OutOfRegionError, VolumeTooLargeError
 from crossview.frames import LocalFrame, Pose
 
 if TYPE_CHECKING:
@@ -245,6 +245,30 @@ class PoseGrid:
                 f"{max_bytes / 1e9:.1f} GB. Use num_headings=1 (matchers then sum over headings as "
                 "they go), larger cells, a smaller window, or, where there is one, more max_bytes."
             )
+
+
+def place_of(part: MapGrid, whole: MapGrid) -> tuple[int, int]:
+    """The (row, col) in a grid of a smaller grid's first cell.
+
+    Raises:
+        GridMismatchError: The smaller one is not made of cells of the larger.
+    """
+    col, row = (float(p) for p in whole.to_pixel(part.west_m, part.north_m))
+    same_cells = math.isclose(part.cell_m, whole.cell_m) and part.frame == whole.frame
+    whole_cells = abs(row - round(row)) < _LATTICE_SLACK and abs(col - round(col)) < _LATTICE_SLACK
+    row, col = round(row), round(col)
+    holds = (
+        row >= 0
+        and col >= 0
+        and row + part.height <= whole.height
+        and col + part.width <= whole.width
+    )
+    if not (same_cells and whole_cells and holds):
+        raise GridMismatchError(
+            f"{part} is asked for, and the map is on {whole}. Cut the map with "
+            "maps(grid.map.padded(matcher.reach_m).divided(matcher.map_parts))."
+        )
+    return row, col
 
 
 def _lattice_range(low_m: float, high_m: float, cell_m: float) -> tuple[int, int]:

@@ -31,9 +31,7 @@ class ObservationStore:
     ) -> tuple[ColumnView, ...]:
         """What matcher.observe says, from the folder where it was asked before."""
         name = _name(query, matcher)
-        paths = [
-            self.folder / f"{name}-{i}.npz" for i in range(matcher.noise.num_views(query))
-        ]
+        paths = [self.folder / f"{name}-{i}.npz" for i in range(matcher.noise.num_views(query))]
         if all(path.is_file() for path in paths):
             return tuple(ColumnView.load(path) for path in paths)
         views = matcher.observe(query)
@@ -43,11 +41,10 @@ class ObservationStore:
         # what a later run reads, so that both give the same numbers
         return tuple(ColumnView.load(path) for path in paths)
 
-
     def observer(
         self, matcher: SemanticMatcher
     ) -> Callable[[Photo | Panorama | Rig], tuple[ColumnView, ...]]:
-        """observe for one matcher, in place of matcher.observe."""
+        """Observe for one matcher, in place of matcher.observe."""
         return lambda query: self.observe(query, matcher)
 
 

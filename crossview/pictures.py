@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossview import atomic, plots
+from crossview import atomic, column_evidence, plots, raycast
 from crossview.birdseye_matcher import CHANNELS, BirdsEyeMatcher
+from crossview.column_evidence import ColumnEvidence
+from crossview.columns import ColumnView
 from crossview.errors import ManifestError
-from crossview.frames import LocalFrame
+from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.manifest import Manifest
 from crossview.photos import Photo
-from crossview.pose_evaluation import PriorRule, queries, trial
+from crossview.pose_evaluation import PriorRule, Query, queries, trial
+from crossview.rasters import MapRaster
 from crossview.segmenters import Segmenter, upright_images
+from crossview.semantic import SemanticMatcher
 from crossview.vectors import VectorMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SIZE_INCHES = (10.0, 8.0)
+SIZE_INCHES = (10.0, 8.0)
+WIDE_INCHES = (14.0, 5.0)
+"""A panorama is wide."""
+
 _ATTRIBUTION_CHARACTERS = 160
 _MARGIN_M = 10.0
 _SIGHT_M = 80.0
@@ -35,13 +43,15 @@ _SIGHT_M = 80.0
 def draw_station(
     manifest: Manifest,
     station_id: str,
-    matcher: BirdsEyeMatcher,
+    matcher: SemanticMatcher,
     maps: Mapping[str, VectorMap],
     *,
     rule: PriorRule,
     out: Path,
 ) -> list[Path]:
-    """Draw a station's photos with projected footprints, classes, view from above, map, heat map.
+    """Draw a station: its photos with footprints and classes, its columns, map and heat map.
+
+    The bird's-eye view is that of the simpler matcher; heat map and best pose are of this one.
 
     Args:
         manifest: The dataset.
@@ -54,26 +64,18 @@ def draw_station(
     Returns:
         The PNG files.
     """
-    found = [query for query in queries(manifest) if query.name == station_id]
-    if not found:
-        known = [query.name for query in queries(manifest)]
-        raise ManifestError(
-            f"{manifest.name} has no station {station_id!r} with a pose. It has "
-            f"{', '.join(known[:8])}{' ...' if len(known) > 8 else ''}."
-        )
-    (query,) = found
+    query = _query_of(manifest, station_id)
     frame, vector_map = manifest.frame(query.region), maps[query.region]
-    (station,) = (s for s in manifest.stations() if s.station_id == station_id)
-    out.mkdir(parents=True, exist_ok=True)
-    sources = [text for text in (manifest.attribution, vector_map.attribution) if text]
-    canvas = _Canvas(out, " ".join(sources))
+    stations = manifest.stations(max_pitch_deg=90.0)
+    (station,) = (one for one in stations if one.station_id == station_id)
     images = query.read()
-    segmenter = _Remembering(matcher.segmenter)
-    view = replace(matcher, segmenter=segmenter).observe(images)
-    for view_id, (image, _), probabilities in zip(
-        station.view_ids, upright_images(images), segmenter.answers, strict=True
-    ):
-        classes = matcher.segmenter.classes
+    matcher = replace(matcher, segmenter=_Remembering(matcher.segmenter))
+    views = matcher.observe(images)
+    answer = trial(query, views, frame, matcher, vector_map, rule=rule)
+    out.mkdir(parents=True, exist_ok=True)
+    canvas = _Canvas(out, sources(manifest, vector_map))
+    for view_id, (image, _) in zip(station.view_ids, upright_images(images), strict=True):
+        probabilities, classes = matcher.segmenter(image.image), matcher.segmenter.classes
         plots.segmentation(image.image, probabilities, classes, canvas.axes(f"{view_id}-classes"))
         pose = manifest.pose(view_id)
         if isinstance(image, Photo) and pose is not None:
@@ -84,8 +86,19 @@ def draw_station(
                 pose,
                 canvas.axes(f"{view_id}-footprints"),
             )
-    plots.birdseye(view, canvas.axes("birdseye"), names=CHANNELS)
-    answer = trial(query, view, frame, matcher, vector_map, rule=rule)
+    plots.birdseye(
+        BirdsEyeMatcher(matcher.segmenter).observe(images),
+        canvas.axes("birdseye"),
+        names=CHANNELS,
+    )
+    draw_columns(
+        views[0],
+        column_evidence.evidence(views[0], matcher.model),
+        canvas.axes("columns", WIDE_INCHES),
+        maps=vector_map,
+        frame=frame,
+        poses={"best": answer.localization.best.mode(), "true": query.truth},
+    )
     background = vector_map(answer.localization.best.grid.map.padded(_MARGIN_M))
     plots.map_raster(background, canvas.axes("map"))
     plots.heatmap(
@@ -97,21 +110,73 @@ def draw_station(
     return canvas.write()
 
 
+def draw_columns(
+    view: ColumnView,
+    evidence: ColumnEvidence,
+    ax: Axes,
+    *,
+    maps: Callable[[MapGrid], MapRaster],
+    frame: LocalFrame,
+    poses: Mapping[str, Pose],
+) -> Axes:
+    """A query's columns with what the map says of poses, and how well each column fits each.
+
+    Args:
+        view: The columns.
+        evidence: What they say (column_evidence.evidence).
+        ax: Where to draw.
+        maps: Cuts the map.
+        frame: Of the poses.
+        poses: By name; those without a heading are left out.
+    """
+    seen, explained = {}, {}
+    for name, pose in poses.items():
+        if pose.heading_deg is None:
+            continue
+        rays = raycast.look_around(
+            maps, frame, pose, height_m=view.height_m, num_azimuths=view.num_azimuths
+        )
+        column = np.arange(view.num_azimuths)
+        seen[name] = rays
+        explained[name] = evidence.log_ratio[column, column_evidence.codes_of(*rays)]
+    return plots.columns(view, ax, poses=seen, explained=explained)
+
+
+def sources(manifest: Manifest, vector_map: VectorMap) -> str:
+    """Who must be named beside a picture of photos and a map: with the photos' licence."""
+    photos = f"Photos: {manifest.attribution or manifest.name} ({manifest.licence})"
+    return ". ".join([photos, *([f"Map: {m}"] if (m := vector_map.attribution) else [])])
+
+
+def _query_of(manifest: Manifest, station_id: str) -> Query:
+    known = queries(manifest, max_pitch_deg=90.0)
+    found = [query for query in known if query.name == station_id]
+    if not found:
+        names = [query.name for query in known]
+        raise ManifestError(
+            f"{manifest.name} has no station {station_id!r} with a pose. It has "
+            f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}."
+        )
+    return found[0]
+
+
 def _grid_around(frame: LocalFrame, x_m: float, y_m: float) -> MapGrid:
     return MapGrid.around(frame, x_m, y_m, radius_m=_SIGHT_M, cell_m=1.0)
 
 
 class _Remembering:
-    """A segmenter that keeps what it answered, in order: networks are slow."""
+    """A segmenter that keeps what it answered, by image: networks are slow."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.classes = segmenter.classes
-        self.answers: list[np.ndarray] = []
+        self._answers: dict[bytes, np.ndarray] = {}
         self._segmenter = segmenter
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        self.answers.append(self._segmenter(image))
-        return self.answers[-1]
+        name = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        if name not in self._answers:
+            self._answers[name] = self._segmenter(image)
+        return self._answers[name]
 
 
 class _Canvas:
@@ -119,23 +184,33 @@ class _Canvas:
 
     def __init__(self, out: Path, attribution: str) -> None:
         self._out = out
-        self._attribution = textwrap.fill(attribution, _ATTRIBUTION_CHARACTERS)
+        self._attribution = attribution
         self._figures: dict[str, Figure] = {}
 
-    def axes(self, name: str) -> Axes:
+    def axes(self, name: str, size_inches: tuple[float, float] = SIZE_INCHES) -> Axes:
         """The axes of a new figure."""
-        from matplotlib.figure import Figure
-
-        self._figures[name] = Figure(figsize=_SIZE_INCHES, layout="constrained")
-        self._figures[name].supxlabel(self._attribution, fontsize=6)
+        self._figures[name] = new_figure(size_inches, self._attribution)
         return self._figures[name].add_subplot()
 
     def write(self) -> list[Path]:
         """Write every figure as NAME.png."""
-        paths = []
-        for name, figure in self._figures.items():
-            path = self._out / f"{name}.png"
-            with atomic.replacing(path) as temporary:
-                figure.savefig(temporary, dpi=110)
-            paths.append(path)
-        return paths
+        return [
+            write_figure(figure, self._out / f"{name}.png")
+            for name, figure in self._figures.items()
+        ]
+
+
+def new_figure(size_inches: tuple[float, float], attribution: str) -> Figure:
+    """An empty figure with its sources underneath."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size_inches, layout="constrained")
+    figure.supxlabel(textwrap.fill(attribution, _ATTRIBUTION_CHARACTERS), fontsize=6)
+    return figure
+
+
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure, whole or not at all."""
+    with atomic.replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return path

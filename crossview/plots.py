@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossview import angles, drawing, map_style
-from crossview.calibration_plots import reliability
+from crossview.calibration_plots import errors, reliability
 from crossview.cameras import Pinhole, map_from_camera
 from crossview.column_plots import columns
 from crossview.drawing import Background
@@ -43,6 +43,7 @@ __all__ = [
     "birdseye",
     "columns",
     "drive",
+    "errors",
     "footprints_on_photo",
     "heatmap",
     "map_raster",

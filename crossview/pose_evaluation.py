@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from crossview import tracking
-
 from crossview.errors import ManifestError
 from crossview.evaluation import PoseResult, pose_result, pose_summary
 from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
@@ -32,6 +31,9 @@ from crossview.semantic import SemanticMatcher
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
     from crossview.vectors import VectorMap
+
+DRIVE_HEADINGS = 128
+"""Heading bins of a drive: half as many as of a single place are enough, and twice as quick."""
 
 DRIVE_MARGIN_M = 15.0
 """How much wider than its first disc the grid of a drive is."""

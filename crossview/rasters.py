@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 
 from crossview import legends
 from crossview.errors import GridMismatchError, MapError
-from crossview.grids import MapGrid
+from crossview.grids import MapGrid, place_of
 from crossview.legends import Legend
 from crossview.tiles import GeoBounds
 
@@ -28,8 +27,6 @@ STRETCH_PERCENTILES = (2.0, 98.0)
 
 POSITION_TOLERANCE_PX = 0.01
 """How far interpolating the map projection may be off: GDAL's default is an eighth of a pixel."""
-
-_WHOLE_CELL = 1e-6
 
 _SAMPLE_SIDE_PX = 1024
 """A file's values are judged on at most this many rows and columns."""
@@ -136,30 +133,6 @@ class SatelliteTile:
         _require(self.covered, self.grid.shape, np.bool_, "covered")
         for name in ("rgb", "covered"):
             object.__setattr__(self, name, _read_only(getattr(self, name)))
-
-
-def place_of(part: MapGrid, whole: MapGrid) -> tuple[int, int]:
-    """The (row, col) in a grid of a smaller grid's first cell.
-
-    Raises:
-        GridMismatchError: The smaller one is not made of cells of the larger.
-    """
-    col, row = (float(p) for p in whole.to_pixel(part.west_m, part.north_m))
-    same_cells = math.isclose(part.cell_m, whole.cell_m) and part.frame == whole.frame
-    whole_cells = abs(row - round(row)) < _WHOLE_CELL and abs(col - round(col)) < _WHOLE_CELL
-    row, col = round(row), round(col)
-    holds = (
-        row >= 0
-        and col >= 0
-        and row + part.height <= whole.height
-        and col + part.width <= whole.width
-    )
-    if not (same_cells and whole_cells and holds):
-        raise GridMismatchError(
-            f"{part} is asked for, and the map is on {whole}. Cut the map with "
-            "maps(grid.map.padded(matcher.reach_m).divided(matcher.map_parts))."
-        )
-    return row, col
 
 
 def known_classes(legend: Legend, names: frozenset[str]) -> frozenset[str]:

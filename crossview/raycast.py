@@ -57,9 +57,7 @@ class RayMap:
         for name in ("range_m", "skyline_deg", "free"):
             array = getattr(self, name)
             if array.shape[:2] != self.grid.shape:
-                raise GridMismatchError(
-                    f"{name} is {array.shape} and its grid {self.grid.shape}."
-                )
+                raise GridMismatchError(f"{name} is {array.shape} and its grid {self.grid.shape}.")
             array.flags.writeable = False
 
     @property
@@ -176,9 +174,7 @@ class _Walk:
     uncovered: dict[tuple[int, int], np.ndarray] | None
 
     @classmethod
-    def on(
-        cls, map_raster: MapRaster, grid: MapGrid, *, height_m: float, reach_m: float
-    ) -> _Walk:
+    def on(cls, map_raster: MapRaster, grid: MapGrid, *, height_m: float, reach_m: float) -> _Walk:
         division, margin = _placed(map_raster.grid, grid, reach_m)
         building = map_raster.class_mask(BUILDING) & map_raster.covered
         height = map_raster.building_height_m
@@ -229,15 +225,17 @@ class _Walk:
         return range_m, skyline_deg
 
     def _places(self, azimuth_deg: float) -> Iterator[tuple[float, tuple[int, int]]]:
-        """Distances and map cells that a ray looks at, far to near, each cell once."""
+        """Distances and map cells that a ray looks at, far to near, each cell once.
+
+        What a look meets stands between the look before and this one.
+        """
         east, north = (float(part) for part in angles.forward(azimuth_deg))
-        visited = None
-        for distance_m in self.distances_m[::-1]:
-            place = self._cells(east * distance_m, north * distance_m)
-            if place == visited:
-                continue
-            visited = place
-            yield float(distance_m), place
+        walked = self.distances_m
+        places = [self._cells(east * d, north * d) for d in walked]
+        for i in range(len(walked) - 1, -1, -1):
+            nearer = max(i - 1, 0)
+            if i == 0 or places[nearer] != places[i]:
+                yield float(walked[nearer] + walked[i]) / 2, places[i]
 
     def _cells(self, east_m: float, north_m: float) -> tuple[int, int]:
         """(row, col) in map cells of what lies so far from the first grid cell's centre."""
@@ -247,12 +245,11 @@ class _Walk:
             self.margin[1] + math.floor(middle + east_m / fine_m),
         )
 
-    def _slice(
-        self, images: dict[tuple[int, int], np.ndarray], row: int, col: int
-    ) -> np.ndarray:
+    def _slice(self, images: dict[tuple[int, int], np.ndarray], row: int, col: int) -> np.ndarray:
         """What all grid cells see at the same step, (rows, cols), a view."""
-        (down, row_phase), (right, col_phase) = divmod(row, self.division), divmod(
-            col, self.division
+        (down, row_phase), (right, col_phase) = (
+            divmod(row, self.division),
+            divmod(col, self.division),
         )
         return images[row_phase, col_phase][
             down : down + self.grid.height, right : right + self.grid.width

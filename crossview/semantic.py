@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -24,14 +25,16 @@ from crossview.column_evidence import ColumnEvidence
 from crossview.column_model import Calibration, ColumnModel
 from crossview.columns import ColumnView
 from crossview.errors import FrameMismatchError, GridMismatchError
-from crossview.grids import MapGrid, PoseGrid
+from crossview.grids import MapGrid, PoseGrid, place_of
 from crossview.legends import BUILDING
 from crossview.photos import Panorama, Photo, Rig
-from crossview.rasters import MapRaster, place_of
+from crossview.rasters import MapRaster
 from crossview.segmenters import Segmenter
 
 NUM_THREADS = 2
 """That sum over columns: NumPy lets go of the interpreter inside of them."""
+
+_log = logging.getLogger(__name__)
 
 _HEIGHT_STEP_M = 0.1
 """Cameras are ray-cast at whole steps of height, so that photos of one street share the work."""
@@ -167,17 +170,27 @@ class SemanticMatcher:
         views = self.observe(query) if isinstance(query, Photo | Panorama | Rig) else query
         require_frame(map_raster.grid, grid.map)
         self._require_fit(grid)
-        tried = np.arange(self.num_headings) if headings is None else np.unique(headings)
+        grid.require_memory()
+        _require_views(views)
+        if not map_raster.class_mask(BUILDING).any():
+            _log.warning("The map has no building near %s: columns say nothing there.", grid.map)
+        tried = self._tried(headings)
+        height_m = self.rays_height_m(views[0])
+        evidence = self._evidence(views, height_m)
+        if not any(one.active.any() for one in evidence):
+            return self._nothing(grid, tried)
         cells = grid.map.padded(self._blur_cells * self.cell_m)
         blur = _Blur.of(self.model.calibration, self.cell_m, self.num_headings, self._blur_cells)
         needed = blur.needed(tried)
-        blocks = self._scored_blocks(views, map_raster, cells, needed)
+        blocks = self._scored_blocks(evidence, map_raster, cells, needed, height_m)
         if grid.num_headings == 1:
             total = np.full(cells.shape, -np.inf)
             log_weights = blur.log_weights(needed, tried)[:, None] - math.log(self.num_headings)
             for rows, cols, free, scores in blocks:
                 total[rows, cols][free] = np.logaddexp.reduce(scores + log_weights, axis=0)
-            return self._with_floor(blur.over_positions(total))[:, :, None].astype(np.float32)
+            tried_share = len(tried) / self.num_headings
+            total = self._with_floor(blur.over_positions(total), tried_share)
+            return total[:, :, None].astype(np.float32)
         volume = np.full((len(needed), *cells.shape), -np.inf, np.float32)
         for rows, cols, free, scores in blocks:
             volume[:, rows, cols][:, free] = scores
@@ -186,31 +199,41 @@ class SemanticMatcher:
             result[:, :, k] = self._with_floor(log_ratio)
         return result
 
+    def rays_height_m(self, view: ColumnView) -> float:
+        """The height for which the map is ray-cast: whole steps, so that photos share the work."""
+        return _HEIGHT_STEP_M * max(1, round(view.height_m / _HEIGHT_STEP_M))
+
+    def _evidence(self, views: Sequence[ColumnView], height_m: float) -> list[ColumnEvidence]:
+        """What the columns say, compared with a place unknown, for every possible camera."""
+        level = self.model.calibration.unknown_level
+        return [
+            column_evidence.evidence(view, self.model, rays_height_m=height_m).above(level)
+            for view in views
+        ]
+
     def _scored_blocks(
         self,
-        views: Sequence[ColumnView],
+        evidence: Sequence[ColumnEvidence],
         map_raster: MapRaster,
         cells: MapGrid,
         headings: np.ndarray,
+        height_m: float,
     ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
         """Blocks of cells: rows, cols, which are free, and their scores (headings, free cells)."""
-        calibration = self.model.calibration
-        evidence = [column_evidence.evidence(view, self.model) for view in views]
-        levels = [calibration.unknown_level * one.best for one in evidence]
-        for rows, cols, block in self.coded_blocks(map_raster, cells, views[0].height_m):
+        for rows, cols, block in self.coded_blocks(map_raster, cells, height_m):
             wanted = block.codes[block.free]
-            sums = [
-                column_sums(one, wanted, headings, num_headings=self.num_headings) - level
-                for one, level in zip(evidence, levels, strict=True)
-            ]
+            sums = (
+                self.scale * column_sums(one, wanted, headings, num_headings=self.num_headings)
+                for one in evidence
+            )
             # which of the cameras it was is not known, and all are equally probable
-            scores = functools.reduce(np.logaddexp, (self.scale * one for one in sums))
-            yield rows, cols, block.free, scores - np.float32(math.log(len(sums)))
+            scores = functools.reduce(np.logaddexp, sums)
+            yield rows, cols, block.free, scores - np.float32(math.log(len(evidence)))
 
     def coded_blocks(
         self, map_raster: MapRaster, cells: MapGrid, height_m: float
     ) -> Iterator[tuple[slice, slice, CodeBlock]]:
-        """The blocks of the frame's lattice that a grid touches, cut to it: rows, cols, what is seen.
+        """Blocks of the lattice that a grid touches, cut to it: rows, cols, what is seen.
 
         Args:
             map_raster: The map, as log_likelihood wants it.
@@ -218,7 +241,6 @@ class SemanticMatcher:
             height_m: Of the camera.
         """
         side = self.block_cells
-        height_m = _HEIGHT_STEP_M * max(1, round(height_m / _HEIGHT_STEP_M))
         first_row = round(-cells.north_m / self.cell_m)
         first_col = round(cells.west_m / self.cell_m)
         digests = _Digests(map_raster, side * self.map_parts)
@@ -234,7 +256,7 @@ class SemanticMatcher:
                 )
                 around = grid.padded(self.sight_m).divided(self.map_parts)
                 block = self.rays.get(
-                    (digests.of(around), height_m, cells.frame, block_row, block_col, self.cell_m),
+                    (digests.of(around), height_m, grid, around),
                     functools.partial(_cast, map_raster, grid, around, height_m, self.sight_m),
                 )
                 row, col = block_row * side - first_row, block_col * side - first_col
@@ -250,12 +272,38 @@ class SemanticMatcher:
     def _blur_cells(self) -> int:
         return math.ceil(_BLUR_SIGMAS * self.model.calibration.position_sigma_m / self.cell_m)
 
-    def _with_floor(self, log_ratio: np.ndarray) -> np.ndarray:
-        """With the probability that nothing of the map explains the query."""
+    def _with_floor(self, log_ratio: np.ndarray, tried_share: float = 1.0) -> np.ndarray:
+        """With the probability that nothing of the map explains the query.
+
+        Args:
+            log_ratio: At every cell.
+            tried_share: Share of all headings over which log_ratio is a mean.
+        """
         share = self.model.calibration.unexplained_share
         if share == 0:
             return log_ratio
-        return np.logaddexp(math.log1p(-share) + log_ratio, math.log(share))
+        return np.logaddexp(math.log1p(-share) + log_ratio, math.log(share * tried_share))
+
+    def _tried(self, headings: np.ndarray | None) -> np.ndarray:
+        if headings is None:
+            return np.arange(self.num_headings)
+        tried = np.unique(headings)
+        is_index = np.issubdtype(tried.dtype, np.integer) and tried.size > 0
+        if not is_index or tried[0] < 0 or tried[-1] >= self.num_headings:
+            raise ValueError(
+                f"headings are indices of bins, at least one and below {self.num_headings}; got "
+                f"{headings!r}."
+            )
+        return tried
+
+    def _nothing(self, grid: PoseGrid, tried: np.ndarray) -> np.ndarray:
+        """The answer to a query that says nothing: every pose alike."""
+        if grid.num_headings == 1:
+            share = math.log(len(tried) / self.num_headings)
+            return np.full((*grid.map.shape, 1), share, np.float32)
+        result = np.full(grid.shape, -np.inf, np.float32)
+        result[:, :, tried] = 0.0
+        return result
 
     def _require_fit(self, grid: PoseGrid) -> None:
         cells = grid.map
@@ -319,6 +367,15 @@ def sums_without_compiler(
         seen = around[column : column + num_azimuths] if everything else around[column + turns]
         total += log_ratio[column][seen]
     return total.T
+
+
+def _require_views(views: Sequence[ColumnView]) -> None:
+    widths = {view.num_azimuths for view in views}
+    if widths != {columns.NUM_AZIMUTHS}:
+        raise ValueError(
+            f"A query is looked at in {columns.NUM_AZIMUTHS} columns, at least once; got views of "
+            f"{sorted(widths)} columns. Use what observe returns."
+        )
 
 
 def require_frame(cells: MapGrid, poses: MapGrid) -> None:

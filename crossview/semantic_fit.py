@@ -1,4 +1,4 @@
-"""Fitting the column model on photos with known poses: tables by counting, calibration by likelihood.
+"""Fitting the column model on photos with known poses: tables by counting, scale by likelihood.
 
 Tables need poses but no optimiser: at a known pose the map says which region every pixel is in, and
 the pixels are counted. The calibration has few numbers and is chosen by the probability that it
@@ -12,9 +12,10 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,15 @@ from crossview.evidence import prior_within
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.observations import ObservationStore, fingerprint
-from crossview.pose_evaluation import map_sources, queries, stations_of
+from crossview.pose_evaluation import (
+    DRIVE_HEADINGS,
+    Evaluation,
+    PriorRule,
+    drives,
+    map_sources,
+    queries,
+    stations_of,
+)
 from crossview.rasters import MapRaster
 from crossview.segmenters import Segmenter
 from crossview.semantic import NUM_THREADS, RayCache, SemanticMatcher, column_sums
@@ -46,7 +55,11 @@ POSITION_SIGMAS_M = (0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0)
 HEADING_SIGMAS_DEG = (0.2, 0.35, 0.5, 0.8, 1.2, 1.8)
 UNKNOWN_LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(3).tolist())
 UNEXPLAINED_SHARES = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
+CORRELATIONS_M = (0.0, 3.5, 7.0, 14.0, 28.0, 56.0)
 """The values that are tried."""
+
+DRIVE_SEEDS = 2
+"""Made-up odometries for the correlation of drives."""
 
 PRIOR_RADIUS_M, PRIOR_SHIFT_M = 25.0, 15.0
 """Of the discs in which stations are searched, as in pose_evaluation."""
@@ -149,6 +162,35 @@ def fit(
         float(np.mean(list(scores.values()))),
         MappingProxyType(scores),
     )
+
+
+def with_correlation(
+    model: ColumnModel,
+    manifest: Manifest,
+    segmenter: Segmenter,
+    *,
+    stations: str | None = None,
+    cache: Path | None = None,
+) -> ColumnModel:
+    """The model with the correlation length under which filtered drives are most probable.
+
+    The drives are the dataset's own, with made-up odometry (see pose_evaluation.with_odometry).
+    A dataset without drives leaves the model as it is. The tables have seen these stations, so the
+    length is on the short side.
+    """
+    matcher = SemanticMatcher(segmenter, model, num_headings=DRIVE_HEADINGS)
+    evaluation = Evaluation(manifest, matcher, stations=stations, cache=cache)
+    if not drives(manifest, evaluation.queries()):
+        return model
+    rules = [PriorRule(PRIOR_RADIUS_M, PRIOR_SHIFT_M, seed=seed) for seed in range(DRIVE_SEEDS)]
+    nll = {}
+    for correlation_m in CORRELATIONS_M:
+        calibration = replace(model.calibration, correlation_m=correlation_m)
+        tried = replace(evaluation, matcher=replace(matcher, model=model.calibrated(calibration)))
+        nll[correlation_m] = tried.drives(rules)["summary"]["nll"]
+        _log.info("frames independent after %.1f m: nll %.3f", correlation_m, nll[correlation_m])
+    best_m = min(nll, key=lambda length_m: nll[length_m])
+    return model.calibrated(replace(model.calibration, correlation_m=best_m))
 
 
 def samples_of(
@@ -320,7 +362,7 @@ class _Trial:
         map_raster = sample.maps(cells.padded(matcher.reach_m).divided(matcher.map_parts))
         rows, cols, codes = [], [], []
         for in_rows, in_cols, block in matcher.coded_blocks(
-            map_raster, cells, sample.view.height_m
+            map_raster, cells, matcher.rays_height_m(sample.view)
         ):
             row, col = np.nonzero(block.free)
             rows.append(row + in_rows.start)
@@ -354,13 +396,35 @@ class _Sums:
 
 
 @dataclass(frozen=True, eq=False)
+class _Score:
+    """How good a setting is.
+
+    Args:
+        log_score: Weighted mean over trials.
+        rest: The other numbers of the calibration, at their best.
+        by_station: Weighted mean of every station's trials.
+    """
+
+    log_score: float
+    rest: dict[str, float]
+    by_station: dict[str, float]
+
+    def is_as_good_as(self, other: _Score) -> bool:
+        """Whether the mean difference by station is below its standard error."""
+        differences = np.array(
+            [other.by_station[name] - score for name, score in self.by_station.items()]
+        )
+        error = differences.std(ddof=1) / math.sqrt(len(differences))
+        return bool(differences.mean() <= error)
+
+
+@dataclass(frozen=True, eq=False)
 class _Bench:
     """Left-out trials, scored under any calibration."""
 
     trials: Sequence[_Trial]
     models: Mapping[str, ColumnModel]
     matcher: SemanticMatcher
-    known: dict[_Setting, list[_Sums]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -376,19 +440,25 @@ class _Bench:
         widest = Calibration(position_sigma_m=max(POSITION_SIGMAS_M))
         model = next(iter(models.values())).calibrated(widest)
         matcher = SemanticMatcher(segmenter, model, rays=RayCache(2_000_000_000))
-        numbered = tqdm(list(enumerate(samples)), unit="place", delay=2, disable=None)
+        # a rig and its photos are searched in the same places, which are ray-cast once
         trials = [
             _Trial.at(sample, place, matcher, is_right=is_right)
-            for number, sample in numbered
-            for is_right, place in _places(sample, matcher, seed=(seed, number))
+            for sample in tqdm(samples, unit="place", delay=2, disable=None)
+            for is_right, place in _places(sample, matcher, seed=seed)
         ]
         return cls(trials, models, matcher)
 
     def best(self) -> tuple[Calibration, dict[str, float]]:
-        """The calibration with the highest mean score, one group of numbers at a time."""
+        """The calibration to use, and the mean left-out score of every station under it.
+
+        One group of numbers is tried at a time. A street is a small sample: of the settings whose
+        score is within one standard error of the best (of the paired differences by station), the
+        one that trusts the map least is taken, as in the one-standard-error rule of Breiman et al.
+        (1984).
+        """
         start = Calibration()
         setting = _Setting(start.pixel_scale, start.height_share, start.outlier_share)
-        found = self._scored(setting)
+        found = {setting: self._scored(setting)}
         for name, values in (
             ("pixel_scale", PIXEL_SCALES),
             ("height_share", HEIGHT_SHARES),
@@ -396,21 +466,21 @@ class _Bench:
         ):
             for value in values:
                 tried = replace(setting, **{name: value})
-                if tried != setting:
-                    found = max(found, self._scored(tried), key=lambda one: one[0])
-            setting = found[1]
-        log_score, setting, rest, scores = found
-        calibration = Calibration(**vars(setting), **rest)
-        _log.info("left-out log score %.3f with %s", log_score, calibration)
-        return calibration, scores
+                if tried not in found:
+                    found[tried] = self._scored(tried)
+            setting = max(found, key=lambda one: found[one].log_score)
+        highest = found[setting]
+        chosen = max(
+            (one for one, score in found.items() if score.is_as_good_as(highest)),
+            key=lambda one: (one.outlier_share, -one.height_share, -one.pixel_scale),
+        )
+        for one, score in found.items():
+            _log.info("left-out log score %.3f with %s, %s", score.log_score, one, score.rest)
+        return Calibration(**vars(chosen), **found[chosen].rest), found[chosen].by_station
 
-    def _scored(
-        self, setting: _Setting
-    ) -> tuple[float, _Setting, dict[str, float], dict[str, float]]:
-        """The best of everything else for a setting, with the mean score of every station."""
-        if setting not in self.known:
-            self.known[setting] = self._summed(setting)
-        sums = self.known[setting]
+    def _scored(self, setting: _Setting) -> _Score:
+        """The best of everything else for a setting."""
+        sums = self._summed(setting)
         weights = np.array([1.0 if t.sample.is_rig else _SINGLE_WEIGHT for t in self.trials])
         best: tuple[float, tuple[float, float], np.ndarray] = (-math.inf, (0, 0), np.zeros(0))
         for level, share in itertools.product(UNKNOWN_LEVELS, UNEXPLAINED_SHARES):
@@ -433,10 +503,10 @@ class _Bench:
         for trial, weight, scores in zip(self.trials, weights, best[2], strict=True):
             by_station.setdefault(trial.sample.station, []).append((weight, float(scores[at])))
         means = {
-            station: sum(w * s for w, s in found) / sum(w for w, _ in found)
+            station: float(sum(w * s for w, s in found) / sum(w for w, _ in found))
             for station, found in by_station.items()
         }
-        return best[0], setting, rest, means
+        return _Score(best[0], rest, means)
 
     def _summed(self, setting: _Setting) -> list[_Sums]:
         from tqdm import tqdm
@@ -447,16 +517,15 @@ class _Bench:
         with ThreadPoolExecutor(NUM_THREADS) as pool:
             jobs = pool.map(look, self.trials)
             return list(
-                tqdm(
-                    jobs, total=len(self.trials), unit="trial", delay=2, disable=None, leave=False
-                )
+                tqdm(jobs, total=len(self.trials), unit="trial", delay=2, disable=None, leave=False)
             )
 
     def _sums_of(self, trial: _Trial, setting: _Setting) -> _Sums:
         """Scores of every pose of the disc, and what they come to under every blur."""
         sample, num_headings = trial.sample, self.matcher.num_headings
         model = setting.applied(self.models[sample.station])
-        evidence = column_evidence.evidence(sample.view, model)
+        rays_height_m = self.matcher.rays_height_m(sample.view)
+        evidence = column_evidence.evidence(sample.view, model, rays_height_m=rays_height_m)
         score = column_sums(
             evidence, trial.codes, np.arange(num_headings), num_headings=num_headings
         )
@@ -483,10 +552,10 @@ def _summary(trial: _Trial, score: np.ndarray, best: float) -> _Sums:
         by_cell = ratio.sum(axis=1, dtype=float)
         for j, sigma_m in enumerate(POSITION_SIGMAS_M):
             mass = float(reached[j][trial.row, trial.col] @ by_cell)
-            log_total[i, j] = math.log(mass) + scale * peak
-            if trial.is_right:
-                near, weights = _near(trial, sigma_m / cells.cell_m)
-                with np.errstate(divide="ignore"):
+            with np.errstate(divide="ignore"):  # what float32 cannot say is left to the floor
+                log_total[i, j] = np.log(mass) + scale * peak
+                if trial.is_right:
+                    near, weights = _near(trial, sigma_m / cells.cell_m)
                     log_truth[i, j] = np.log(weights @ ratio[near] @ taps) + scale * peak
     return _Sums(log_total, log_truth, best * np.array(SCALES), int(mask.sum()) * num_headings)
 
@@ -516,9 +585,7 @@ def _score(sums: _Sums, level: float, share: float, matcher: SemanticMatcher) ->
     """Log score of one trial by (scale, position sigma, heading sigma)."""
     unknown = (level * sums.best)[:, None, None]
     log_kept, log_share = math.log1p(-share), math.log(share)
-    total = np.logaddexp(
-        log_kept + sums.log_total - unknown, log_share + math.log(sums.num_poses)
-    )
+    total = np.logaddexp(log_kept + sums.log_total - unknown, log_share + math.log(sums.num_poses))
     here = total - math.log(sums.num_poses)
     if np.isnan(sums.log_truth).all():
         return -np.logaddexp(0.0, here)  # the probability of elsewhere, at even odds
@@ -529,10 +596,10 @@ def _score(sums: _Sums, level: float, share: float, matcher: SemanticMatcher) ->
 
 
 def _places(
-    sample: Sample, matcher: SemanticMatcher, *, seed: tuple[int, int]
+    sample: Sample, matcher: SemanticMatcher, *, seed: int
 ) -> Iterator[tuple[bool, _Place]]:
     """A disc that holds the camera, and one that does not (where the map has another)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, zlib.crc32(sample.station.encode())])
     shift_m = rng.uniform(-PRIOR_SHIFT_M, PRIOR_SHIFT_M, 2)
     truth = np.array([sample.truth.x_m, sample.truth.y_m])
     yield True, _place(sample.frame, truth + shift_m, matcher)

@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import voting
+from benchmarks import column_inputs, columns, harness, voting
 from benchmarks.__main__ import BENCHMARKS, machine_facts, main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -79,3 +80,99 @@ def test_a_skipped_variant_has_a_row_without_numbers(monkeypatch):
     assert engine["max_relative_difference"] == 0
     assert "cpu_ratio" not in engine
     assert "skipped: needs about" in results.table
+
+
+# ---------------------------------------------------------------------- columns
+
+
+@pytest.fixture(scope="module")
+def column_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("columns")
+    column_inputs.write(columns.QUICK_CASE, folder)
+    return folder
+
+
+def found_by(step, folder):
+    """The answer of every variant of a step, in this process."""
+    given = column_inputs.read(folder, step)
+    return {name: variant(given)() for name, variant in columns.VARIANTS[step].items()}
+
+
+@pytest.mark.slow
+def test_quick_columns_prints_a_caption_and_a_table_and_writes_its_numbers(tmp_path):
+    file = tmp_path / "columns.json"
+    finished = run_benchmarks("columns", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    caption, _, *lines = finished.stdout.splitlines()
+    assert "in 0.3 s, and the ray-casting in 3 s" in caption
+    assert "levelling and matching use 2 threads" in caption
+    variants = [(step, name) for step, names in columns.VARIANTS.items() for name in names]
+    assert len(lines) == 2 + len(variants)
+    assert all(line.startswith("|") and line.count("|") == lines[0].count("|") for line in lines)
+
+    facts = json.loads(file.read_text())
+    assert facts["benchmark"] == "columns"
+    assert [(row["step"], row["variant"]) for row in facts["rows"]] == variants
+    for row, line in zip(facts["rows"], lines[2:], strict=True):
+        is_sample = row["share_of_work"] < 1
+        assert is_sample == ("≈" in line) == ("memory_ratio" not in row)
+        assert row["cpu_s"] == pytest.approx(row["user_s"] + row["system_s"])
+        assert 0 < row["peak_above_imports_bytes"] < row["peak_bytes"]
+        assert {"wall_s", "cpu_ratio", "wall_ratio"} <= set(row)
+        for difference in row["differences"].values():
+            assert difference["share_within_tolerance"] > 0.85
+
+
+def test_matching_is_the_same_by_every_formulation(column_folder):
+    ours, without_compiler, one_by_one = found_by("matching", column_folder).values()
+    assert ours.arrays["sums"].shape[1] == columns.QUICK_CASE.num_headings
+    assert without_compiler.arrays["sums"] == pytest.approx(ours.arrays["sums"], abs=1e-2)
+    sampled = ours.arrays["sums"][one_by_one.cells]
+    assert one_by_one.arrays["sums"] == pytest.approx(sampled, abs=1e-2)
+    assert one_by_one.share == len(sampled) / len(ours.arrays["sums"])
+
+
+def test_rays_meet_the_same_walls_by_every_formulation(column_folder):
+    ours, gathered, exact = found_by("ray-casting", column_folder).values()
+    for name, least in (("range_m", 0.95), ("skyline_deg", 0.85)):
+        for answer in (gathered, exact):
+            cells = slice(None) if answer.cells is None else answer.cells
+            values = ours.arrays[name][cells]
+            assert values.shape == answer.arrays[name].shape
+            away = columns._difference(name, answer.arrays[name], values)
+            assert away["share_within_tolerance"] > least, name
+
+
+def test_a_station_is_found_where_it_stands_with_rays_remembered_or_not(column_folder):
+    before, now = found_by("station after segmentation", column_folder).values()
+    assert before.arrays["position"].sum() == pytest.approx(1.0, abs=1e-4)
+    assert now.arrays["position"] == pytest.approx(before.arrays["position"])
+
+
+def test_a_sample_is_extrapolated_to_the_whole_work(monkeypatch, column_folder, capsys, tmp_path):
+    seconds = {"cpu_s": 2.0, "user_s": 1.5, "system_s": 0.5, "wall_s": 2.5}
+    monkeypatch.setattr(harness, "cheapest", lambda call, *, repeats: (call(), seconds))
+    answer = tmp_path / "answer.pickle"
+    columns._measure("matching", "pose by pose (NumPy)", str(column_folder), str(answer), "1")
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["cpu_s"] == pytest.approx(2.0 / numbers["share_of_work"])
+    assert numbers["wall_s"] == pytest.approx(2.5 / numbers["share_of_work"])
+    assert numbers["share_of_work"] < 1
+
+
+def test_a_row_that_was_skipped_has_no_numbers_and_the_next_is_ours():
+    rows = [
+        {"step": "matching", "variant": "a", "skipped": "numba is not installed"},
+        {"cpu_s": 2.0, "wall_s": 1.0, "share_of_work": 1, "peak_above_imports_bytes": 5},
+    ]
+    rows[1] |= {"step": "matching", "variant": "b", "user_s": 2.0, "system_s": 0.0}
+    columns._compare(rows, {"b": ({"sums": np.zeros((2, 2))}, None)})
+    assert rows[1]["cpu_ratio"] == 1
+    first, second = columns._table(rows).splitlines()[2:]
+    assert "skipped: numba is not installed" in first
+    assert first.count("|") == second.count("|")
+
+
+def test_nearly_all_is_not_all():
+    assert columns._percent(0.99999) == "99.99 %"
+    assert columns._percent(1.0) == "100 %"

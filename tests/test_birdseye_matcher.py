@@ -7,6 +7,14 @@ from fakes.court import COURT, WALLS, rig_taken, sphere_taken
 from pytest import approx
 
 from crossview import angles, legends
+from crossview.birdseye_matcher import (
+    BEHIND,
+    FREE,
+    WALL_BASE,
+    BirdsEyeMatcher,
+    BuildingVotes,
+    observed,
+)
 from crossview.errors import FrameMismatchError, GridMismatchError
 from crossview.evidence import prior_within
 from crossview.frames import LocalFrame, Pose
@@ -14,7 +22,6 @@ from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import Localizer
 from crossview.photos import Mount
 from crossview.rasters import MapRaster
-from crossview.birdseye_matcher import BEHIND, FREE, WALL_BASE, BuildingVotes, BirdsEyeMatcher, observed
 from crossview.synthetic.palette import PaletteSegmenter
 from crossview.synthetic.scene import Scene
 from crossview.synthetic.town import Town

@@ -10,11 +10,11 @@ from pytest import approx
 from shapely import box
 
 from crossview import angles, birdseye_matcher, rectify
+from crossview.birdseye_matcher import BEHIND, FREE, WALL_BASE, ground_points, observed
 from crossview.cameras import Pinhole, RadialDistortion, map_from_camera
 from crossview.frames import Pose
 from crossview.photos import Mount, Photo
 from crossview.segmenters import upright_images
-from crossview.birdseye_matcher import BEHIND, FREE, WALL_BASE, ground_points, observed
 from crossview.synthetic.palette import CLASSES, PaletteSegmenter
 from crossview.synthetic.scene import Building, Scene
 

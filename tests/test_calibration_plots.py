@@ -75,3 +75,29 @@ def test_every_series_has_a_look_and_a_name():
 def test_what_is_not_a_probability_is_refused(levels):
     with pytest.raises(ValueError, match=r"Levels of 'ours' are expected in \[0, 1\]"):
         plots.reliability({"ours": levels}, new_axes())
+
+
+def test_the_curve_of_errors_is_the_share_of_answers_up_to_a_distance():
+    ax = new_axes()
+    assert plots.errors({"ours": [4.0, 0.5, 1.5, 0.5]}, ax) is ax
+    x_m, share = line_of(ax, "ours")
+    assert (x_m[1:5].tolist(), share[1:5].tolist()) == ([0.5, 0.5, 1.5, 4.0], [0.25, 0.5, 0.75, 1])
+    # it goes on at 1 beyond the picture
+    assert x_m[-1] > ax.get_xlim()[1] > 4.0
+    assert share[-1] == 1
+    assert "(m)" in ax.get_xlabel()
+    legend = " ".join(text.get_text() for text in ax.get_legend().get_texts())
+    assert " ".join(legend.split()) == "ours (n = 4), median 1.00 m"
+
+
+def test_the_axis_of_errors_holds_the_largest_of_all_series():
+    ax = new_axes()
+    plots.errors({"good": [0.0, 0.2], "bad": [30.0]}, ax)
+    assert ax.get_xlim()[1] > 30.0
+    assert len({line.get_color() for line in ax.lines[:2]}) == 2
+
+
+@pytest.mark.parametrize("errors_m", [[], [-0.1], [float("inf")], [1.0, float("nan")]])
+def test_what_is_no_error_is_refused(errors_m):
+    with pytest.raises(ValueError, match="Errors of 'ours' are expected in metres"):
+        plots.errors({"ours": errors_m}, new_axes())

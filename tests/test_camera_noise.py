@@ -12,7 +12,8 @@ from crossview.camera_noise import CameraNoise
 from crossview.cameras import Pinhole, RadialDistortion
 from crossview.columns import GROUPS, SegmentedImage
 from crossview.frames import Pose
-from crossview.photos import Mount, Panorama, Photo
+from crossview.photos import Mount, Panorama, Photo, Rig
+from crossview.segmenters import upright_images
 from crossview.synthetic.palette import PaletteSegmenter
 
 LENS = RadialDistortion(40.0, 30.0, (-1e-6,))
@@ -56,10 +57,11 @@ def test_errors_of_one_kind_do_not_depend_on_those_of_another():
     assert np.corrcoef(cameras(ALL).T) == approx(np.eye(4), abs=0.02)
 
 
-def test_a_few_variants_spread_like_many():
-    values = cameras(CameraNoise(3.0, 2.0, num_variants=16))
-    assert values[:, :2].mean(axis=0) == approx([4.0, -3.0], abs=0.4)
-    assert values[:, :2].std(axis=0) == approx([3.0, 2.0], rel=0.22)
+def test_as_few_variants_as_the_default_spread_like_many():
+    values = cameras(CameraNoise(3.0, 2.0, 0.25, 0.08))
+    errors = (values - [4.0, -3.0, 2.0, 1.0]) / [3.0, 2.0, 0.25, 0.08]
+    assert errors.mean(axis=0) == approx(0.0, abs=0.1)
+    assert errors.std(axis=0) == approx(1.0, abs=0.1)
 
 
 def test_the_first_variant_is_the_stated_camera():
@@ -117,6 +119,22 @@ def test_rigs_do_not_vary():
 def test_panoramas_do_not_vary():
     one = segmented(Panorama(np.zeros((40, 80, 3), np.uint8)))
     assert CameraNoise(3.0, 2.0).variants([one]) == [(one,)]
+
+
+@pytest.mark.parametrize("noise", [CameraNoise(), CameraNoise(3.0, num_variants=5)])
+@pytest.mark.parametrize(
+    "query",
+    [
+        photo(),
+        Panorama(np.zeros((40, 80, 3), np.uint8)),
+        Rig((photo(), photo()), (Mount(), Mount(180.0))),
+        Rig((photo(),), (Mount(),)),
+    ],
+    ids=["photo", "panorama", "rig", "rig of one"],
+)
+def test_the_number_of_views_is_known_before_they_are_made(query, noise):
+    images = [segmented(image) for image, _ in upright_images(query)]
+    assert noise.num_views(query) == len(noise.variants(images))
 
 
 # ----------------------------------------------------------------------- refusals

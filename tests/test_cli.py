@@ -16,10 +16,11 @@ from fakes.towns import town_dataset
 from PIL import Image
 from pytest import approx
 
-from crossview import cli, demo
+from crossview import cli, demo, models, semantic_fit
 from crossview.cli import evaluate, main
 from crossview.frames import LocalFrame
 from crossview.manifest import Manifest
+from crossview.synthetic.palette import PaletteSegmenter
 from crossview.synthetic.town import Town
 
 NETWORKS = ("keras", "tensorflow", "jax", "torch")
@@ -29,7 +30,10 @@ COMMANDS = {
     ("demo",),
     ("evaluate",),
     ("evaluate", "pose"),
+    ("fit",),
+    ("fit", "semantic"),
     ("localize",),
+    ("report",),
     ("show",),
 }
 FIGURES = (
@@ -77,6 +81,14 @@ def mistake(*arguments, exit_code=1):
     return last
 
 
+def words_of(options):
+    """Options as words: True is a flag, None leaves one out."""
+    for name, value in options.items():
+        if value is not None:
+            yield "--" + name.replace("_", "-")
+            yield from () if value is True else (value,)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The demo's town, its photo (a panorama of classes) and the rough place."""
@@ -105,6 +117,15 @@ def dataset(tmp_path_factory):
     return town_dataset(tmp_path_factory.mktemp("dataset"), num_stations=2)
 
 
+@pytest.fixture(scope="module")
+def model(dataset, tmp_path_factory):
+    """A folder with tables of that dataset itself: enough to draw pictures."""
+    folder = tmp_path_factory.mktemp("model")
+    samples = semantic_fit.samples_of(Manifest.load(dataset), PaletteSegmenter())
+    models.save_model(semantic_fit.tables(samples), folder)
+    return folder
+
+
 @pytest.fixture
 def localize(made, class_photo, tmp_path):
     """Arguments of a small search that works; keyword arguments change options."""
@@ -121,14 +142,7 @@ def localize(made, class_photo, tmp_path):
             "radius_m": 4,
             "focal_px": 40,
         } | changes
-        words = ["localize", str(photo)]
-        for name, value in options.items():
-            option = "--" + name.replace("_", "-")
-            if value is True:
-                words.append(option)
-            elif value is not None:
-                words += [option, str(value)]
-        return words
+        return ["localize", photo, *words_of(options)]
 
     return arguments
 
@@ -585,16 +599,82 @@ def test_an_unknown_matcher_is_a_usage_error(dataset):
 # ------------------------------------------------------------------------- show
 
 
-def test_show_prints_the_pictures_that_it_wrote(dataset, tmp_path):
-    result = run("show", dataset, "s1", "--class-image", "--out", tmp_path)
+def test_show_prints_the_pictures_that_it_wrote(dataset, model, tmp_path):
+    options = ("--class-image", "--model", model, "--radius-m", 8, "--shift-m", 4)
+    result = run("show", dataset, "s1", *options, "--out", tmp_path)
     assert result.exit_code == 0, result.stderr
     paths = [Path(line) for line in result.stdout.splitlines()]
-    assert {"birdseye", "map", "heatmap", "s1-0-footprints"} <= {path.stem for path in paths}
+    expected = {"birdseye", "columns", "map", "heatmap", "s1-0-footprints"}
+    assert expected <= {path.stem for path in paths}
     assert all(path.is_file() for path in paths)
 
 
-def test_show_of_an_unknown_station_names_those_that_there_are(dataset, tmp_path):
-    message = mistake("show", dataset, "s7", "--class-image", "--out", tmp_path / "out")
+def test_show_of_an_unknown_station_names_those_that_there_are(dataset, model, tmp_path):
+    options = ("--class-image", "--model", model)
+    message = mistake("show", dataset, "s7", *options, "--out", tmp_path / "out")
     assert "'s7'" in message
     assert "s0, s1" in message
     assert not (tmp_path / "out").exists()
+
+
+# ----------------------------------------------------------------------- report
+
+
+@pytest.fixture
+def report(dataset, model, tmp_path):
+    """Arguments of a small report that works; keyword arguments change options."""
+
+    def arguments(**changes):
+        options = {
+            "class_image": True,
+            "model": model,
+            "radius_m": 8,
+            "shift_m": 4,
+            "out": tmp_path / "out",
+        } | changes
+        return ["report", dataset, *words_of(options)]
+
+    return arguments
+
+
+def test_report_prints_the_files_that_it_wrote(report, tmp_path):
+    result = run(*report())
+    assert (result.exit_code, result.stderr) == (0, "")
+    paths = [Path(line) for line in result.stdout.splitlines()]
+    assert sorted((tmp_path / "out").iterdir()) == sorted(paths)
+    kinds = {path.stem.rsplit("-", 1)[0] for path in paths}
+    assert kinds == {"report", "success-1", "failure-1", "reliability", "errors"}
+
+
+def test_report_of_single_photos_with_a_compass_and_without_heights(report, tmp_path):
+    changes = {"single": True, "compass_sigma_deg": 5, "no_heights": True, "stations": "s1"}
+    result = run(*report(**changes, count=1))
+    assert result.exit_code == 0, result.stderr
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "4 single photos" in text
+    assert "with a compass of 5 degrees, without the map's building heights" in text
+
+
+def test_report_warns_of_the_licence_in_its_help():
+    shown = " ".join(run("report", "--help").stdout.split())
+    assert "publish the folder only if their licence allows" in shown
+
+
+def test_report_of_an_unknown_station_writes_nothing(report, tmp_path):
+    assert "'s7' names no station" in mistake(*report(stations="s7"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_needs_a_prior_that_holds_the_camera(report, tmp_path):
+    assert "may not hold the camera" in mistake(*report(radius_m=2, shift_m=12))
+    assert not (tmp_path / "out").exists()
+
+
+def test_report_with_a_model_that_is_not_there_names_it(report):
+    assert "There is no model 'nowhere'" in mistake(*report(model="nowhere"))
+
+
+@pytest.mark.parametrize("changes", [{"count": 0}, {"matcher": "birdseye"}, {"out": None}], ids=str)
+def test_senseless_options_of_report_are_usage_errors(report, changes):
+    (name,) = changes
+    assert f"--{name}" in mistake(*report(**changes), exit_code=2)

@@ -54,14 +54,27 @@ def test_ratios_are_those_of_the_formulas_written_out():
     ratios = ColumnModel(counts, SHARES).ratios()
     num_regions, num_bands, num_groups = COUNTS_SHAPE
     assert ratios.shape == (len(REGIONS), len(BAND_EDGES_DEG) + 1, len(GROUPS))
-    for g in range(num_regions):
-        mean = [counts[g, :, c].sum() + 1.0 for c in range(num_groups)]
-        for b in range(num_bands):
+    for b in range(num_bands):
+        table, weight = [], []
+        for g in range(num_regions):
+            mean = [counts[g, :, c].sum() + 1.0 for c in range(num_groups)]
             here = [counts[g, b, c] + 300.0 * mean[c] / sum(mean) for c in range(num_groups)]
-            anywhere = [counts[:, b, c].sum() + 5.0 for c in range(num_groups)]
-            for c in range(num_groups):
-                expected = (here[c] / sum(here)) / (anywhere[c] / sum(anywhere))
-                assert ratios[g, b, c] == approx(expected)
+            table.append([value / sum(here) for value in here])
+            weight.append(counts[g, b].sum() + 1.0)
+        for c in range(num_groups):
+            anywhere = sum(w * t[c] for w, t in zip(weight, table, strict=True)) / sum(weight)
+            for g in range(num_regions):
+                assert ratios[g, b, c] == approx(table[g][c] / anywhere)
+
+
+def test_a_group_that_a_band_never_shows_is_no_surprise_in_any_region():
+    """Ratios average to one over the regions of a band: none is larger than one over its share."""
+    counts = np.full(COUNTS_SHAPE, 1e4)
+    counts[:, 3, 2] = 0.0
+    ratios = ColumnModel(counts, SHARES).ratios()
+    share = 1 / len(REGIONS)
+    assert (share * ratios).sum(axis=0) == approx(1.0, rel=1e-3)
+    assert ratios.max() < len(REGIONS) + 1e-6
 
 
 def test_what_depends_on_elevation_alone_cancels():

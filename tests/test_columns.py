@@ -169,12 +169,12 @@ def test_a_higher_camera_of_a_rig_sees_the_ground_where_the_reference_would():
 
 
 def test_what_stands_10_metres_away_is_moved_exactly():
-    scene = Scene((Building(box(-30, 10, 30, 20), 9.0),))
-    rig = rig_taken(scene, NORTH, (Mount(), Mount(0.0, 0.0, 0.6)), LARGE)
+    scene = Scene((Building(box(-30, 10, 30, 20), 6.0),))
+    rig = rig_taken(scene, NORTH, (Mount(), Mount(0.0, 0.6, 0.0)), LARGE)
     hidden = Photo(rig.photos[0].image, LARGE, height_m=HEIGHT_M, mask=np.zeros((600, 800), bool))
     view = observed(Rig((hidden, rig.photos[1]), rig.mounts))
     roof = np.flatnonzero(view.probability[0, :, WALL] > 0.5)[-1] + 1
-    expected_deg = np.rad2deg(np.arctan((9.0 - HEIGHT_M) / 10.0))
+    expected_deg = np.rad2deg(np.arctan((6.0 - HEIGHT_M) / 10.0))
     assert columns.LOWEST_DEG + 0.25 * roof == approx(expected_deg, abs=0.26)
 
 

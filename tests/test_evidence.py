@@ -318,3 +318,66 @@ def test_a_prior_that_would_not_fit_into_memory_takes_cells_larger_by_whole_fact
     assert ratio == round(ratio) > 1
     assert 4 * math.prod(prior.grid.shape) < 10_000_000
     assert evidence.prior_within(FRAME, 0, 0, radius_m=6, like=Fineness).grid.map.cell_m == 0.5
+
+
+# --------------------------------------------------------------- reachable
+
+
+def court_map(*, door_m=0.0, height_m=10.0):
+    """A building of 24 x 24 m around a court of 12 x 12 m, with a door to the south, and rim."""
+    cells = MapGrid(FRAME, -20.0, 20.0, 0.5, 80, 80)
+    x_m, y_m = (np.abs(axis) for axis in np.meshgrid(*cells.centers()))
+    solid = (np.maximum(x_m, y_m) < 12) & (np.maximum(x_m, y_m) > 6)
+    solid &= ~((x_m < door_m / 2) & (np.meshgrid(*cells.centers())[1] < 0))
+    height = np.where(solid, height_m, 0).astype(np.float32)
+    classes = np.zeros((80, 80, 3), np.uint8)
+    known = frozenset({"building"})
+    covered = np.ones((80, 80), bool)
+    return MapRaster(cells, classes, "crossview", covered, known, height)
+
+
+def reached(court, x_m, y_m, **options):
+    grid = PoseGrid(MapGrid(FRAME, -15.0, 15.0, 0.5, 60, 60), 4)
+    answer = evidence.reachable(grid, court, **options)
+    assert answer.shape == (60, 60, 1)
+    return float(answer[(*grid.map.cell_of(x_m, y_m), 0)])
+
+
+def test_a_closed_courtyard_and_the_inside_of_buildings_are_improbable():
+    court = court_map()
+    assert reached(court, 0.1, 0.1, enclosed=0.02) == approx(math.log(0.02))
+    assert reached(court, 9.1, 0.1, enclosed=0.02) == approx(math.log(0.02))
+    assert reached(court, 13.1, 0.1) == 0.0
+    assert reached(court, 12.1, 12.1) == 0.0
+
+
+def test_a_courtyard_with_a_wide_door_is_open_and_with_a_narrow_one_is_not():
+    assert reached(court_map(door_m=3.0), 0.1, 0.1, passage_m=1.0) == 0.0
+    assert reached(court_map(door_m=1.0), 0.1, 0.1, passage_m=2.0) < 0.0
+
+
+def test_open_ground_reaches_up_to_the_walls():
+    assert reached(court_map(door_m=3.0), 5.9, 5.9) == 0.0
+    assert reached(court_map(), 12.1, 0.1) == 0.0
+
+
+def test_a_building_of_unknown_height_encloses_too():
+    assert reached(court_map(height_m=np.nan), 0.1, 0.1) < 0.0
+
+
+def test_what_the_map_does_not_know_is_open():
+    court = court_map()
+    unknown = MapRaster(
+        court.grid,
+        court.classes,
+        court.legend_id,
+        np.zeros((80, 80), bool),
+        court.surveyed,
+        court.building_height_m,
+    )
+    assert reached(unknown, 0.1, 0.1) == 0.0
+
+
+def test_an_enclosed_share_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="enclosed must be a share"):
+        reached(court_map(), 0.1, 0.1, enclosed=0.0)

@@ -9,7 +9,7 @@ from pytest import approx
 
 from crossview.errors import OutOfRegionError, VolumeTooLargeError
 from crossview.frames import LocalFrame, Pose
-from crossview.grids import Bounds, MapGrid, PoseGrid
+from crossview.grids import Bounds, MapGrid, PoseGrid, place_of
 
 FRAME = LocalFrame(-35.28, 149.13)
 
@@ -183,6 +183,18 @@ def test_parts_of_a_cell_lie_inside_of_it(map_grid):
 def test_a_cell_is_divided_into_whole_parts(map_grid, parts):
     with pytest.raises(ValueError, match=f"parts must be a whole number, at least 1, got {parts}"):
         map_grid.divided(parts)
+
+
+def test_the_place_of_a_part_is_its_first_cell(map_grid):
+    assert place_of(map_grid, map_grid) == (0, 0)
+    assert place_of(map_grid.shifted(rows=3, cols=5), map_grid.padded(20.0)) == (13, 15)
+
+
+@given(st.integers(0, 45), st.integers(0, 45), st.sampled_from([0.1, 0.25, 0.3, 1 / 3]))
+def test_rounding_noise_does_not_move_a_part(row, col, cell_m):
+    whole = MapGrid(FRAME, -2.0, 3.0, cell_m, 50, 50)
+    part = MapGrid(FRAME, -2.0 + col * cell_m, 3.0 - row * cell_m, cell_m, 5, 5)
+    assert place_of(part, whole) == (row, col)
 
 
 def test_shifting_moves_the_grid_south_and_east(map_grid):

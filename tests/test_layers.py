@@ -15,7 +15,7 @@ PACKAGES = ("crossview", "data_tools")
 
 # Names below crossview, and data_tools in full; a package stands for all of its modules.
 TABLE = """
-5  cli plots map_style export demo answers pictures data_tools.cli
+5  cli plots map_style export demo answers pictures reports data_tools.cli
 5  column_plots drive_plots calibration_plots drawing
 4  localizer tracking training synthetic pose_evaluation observations semantic_fit
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar

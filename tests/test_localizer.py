@@ -290,3 +290,35 @@ def test_a_map_that_reaches_nothing_of_the_prior_is_refused():
 
     with pytest.raises(MapOutsideError):
         Localizer(maps=reaches_nothing, matcher=PeakMatcher()).localize(TRUTH, flat_prior())
+
+
+# --------------------------------------------------------------------- hedging
+
+
+def certain(log_ratio=0.0):
+    grid = PoseGrid(MapGrid.around(FRAME, 0.0, 0.0, radius_m=5.0, cell_m=1.0), 4)
+    return Localization((Posterior.flat(grid).update(np.full((1, 1, 1), log_ratio)),))
+
+
+def test_a_query_that_says_nothing_leaves_the_probability_of_outside():
+    assert certain().hedged(0.05).probability_elsewhere == approx(0.05)
+    assert certain().hedged(0.0).probability_elsewhere == 0.0
+
+
+def test_a_query_that_fits_badly_makes_outside_probable_and_one_that_fits_well_excludes_it():
+    # odds of 1 : 19 times a ratio of exp(-5) against 1
+    expected = 0.05 / (0.05 + 0.95 * math.exp(-5.0))
+    assert certain(-5.0).hedged(0.05).probability_elsewhere == approx(expected)
+    assert certain(15.0).hedged(0.05).probability_elsewhere < 1e-6
+
+
+def test_hedging_adds_to_what_no_window_holds():
+    localization = Localization(certain().posteriors, log_rest=math.log(1.0))
+    assert localization.probability_elsewhere == approx(0.5)
+    # 1 in the window, 1 in the rest of the prior, 1 outside of it
+    assert localization.hedged(0.5).probability_elsewhere == approx(2 / 3)
+
+
+def test_a_probability_of_one_of_being_outside_is_refused():
+    with pytest.raises(ValueError, match="outside must be a probability"):
+        certain().hedged(1.0)

@@ -1,18 +1,21 @@
 """Pictures of a station: one file for each thing to look at, drawn from the real pieces."""
 
 import logging
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fakes.towns import CAMERA, MOUNTS, town_dataset
 from PIL import Image
 
-from crossview import pictures
+from crossview import column_evidence, pictures
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pictures import draw_station
 from crossview.pose_evaluation import PriorRule, map_sources
-from crossview.birdseye_matcher import BirdsEyeMatcher
+from crossview.semantic import RayCache, SemanticMatcher
+from crossview.semantic_fit import samples_of, tables
 from crossview.synthetic.palette import CLASS_COLORS, PaletteSegmenter
 
 NEAR = PriorRule(radius_m=8.0, shift_m=4.0)
@@ -28,15 +31,28 @@ def maps(manifest):
     return map_sources(manifest)
 
 
-def draw(manifest, maps, out, *, station="s0", rule=NEAR):
-    matcher = BirdsEyeMatcher(PaletteSegmenter(), num_headings=64)
-    return draw_station(manifest, station, matcher, maps, rule=rule, out=out)
+@pytest.fixture(scope="module")
+def matcher(manifest):
+    """Tables of the one station; enough to draw."""
+    segmenter = PaletteSegmenter()
+    model = tables(samples_of(manifest, segmenter))
+    return SemanticMatcher(segmenter, model, num_headings=64, block_cells=32, rays=RayCache())
 
 
 @pytest.fixture(scope="module")
-def drawn(manifest, maps, tmp_path_factory):
+def draw(manifest, maps, matcher):
+    """Draws a station of the dataset."""
+
+    def drawing(out, *, station="s0", matcher=matcher, rule=NEAR):
+        return draw_station(manifest, station, matcher, maps, rule=rule, out=out)
+
+    return drawing
+
+
+@pytest.fixture(scope="module")
+def drawn(draw, tmp_path_factory):
     out = tmp_path_factory.mktemp("pictures") / "made" / "here"
-    return out, draw(manifest, maps, out)
+    return out, draw(out)
 
 
 def pixels_of(path):
@@ -48,7 +64,8 @@ def test_every_view_has_its_classes_and_footprints_and_the_station_the_rest(draw
     out, paths = drawn
     views = [f"s0-{k}" for k in range(len(MOUNTS))]
     expected = [f"{view}-{kind}" for view in views for kind in ("classes", "footprints")]
-    assert sorted(path.stem for path in paths) == sorted([*expected, "birdseye", "map", "heatmap"])
+    expected += ["birdseye", "columns", "map", "heatmap"]
+    assert sorted(path.stem for path in paths) == sorted(expected)
     assert sorted(out.iterdir()) == sorted(paths)
 
 
@@ -66,7 +83,7 @@ def test_pictures_of_the_views_differ(drawn):
     assert len(contents) == len(MOUNTS)
 
 
-def test_footprints_stand_on_the_walls_of_the_photo(drawn, manifest, monkeypatch, maps, tmp_path):
+def test_footprints_stand_on_the_walls_of_the_photo(draw, monkeypatch, tmp_path):
     """The feet that are drawn divide wall from ground in a photo that was rendered elsewhere."""
     calls = []
     monkeypatch.setattr(
@@ -74,7 +91,7 @@ def test_footprints_stand_on_the_walls_of_the_photo(drawn, manifest, monkeypatch
         "footprints_on_photo",
         lambda photo, footprints, pose, ax: calls.append((photo, footprints, pose)),
     )
-    draw(manifest, maps, tmp_path)
+    draw(tmp_path)
     assert len(calls) == len(MOUNTS)
     building = CLASS_COLORS["building"]
     checked = right = 0
@@ -106,17 +123,94 @@ def _feet(footprints, pose, photo):
                 yield int(col), int(CAMERA.cy + CAMERA.fy * photo.height_m / ahead_m)
 
 
-def test_an_unknown_station_is_refused_with_those_that_there_are(manifest, maps, tmp_path):
+class Counting(PaletteSegmenter):
+    """How often it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def __call__(self, image):
+        self.asked += 1
+        return super().__call__(image)
+
+
+def test_the_network_looks_once_at_every_photo(draw, matcher, tmp_path):
+    segmenter = Counting()
+    draw(tmp_path, matcher=replace(matcher, segmenter=segmenter))
+    assert segmenter.asked == len(MOUNTS)
+
+
+def test_heat_map_and_columns_are_of_one_answer(draw, manifest, maps, monkeypatch, tmp_path):
+    seen = {}
+
+    def heatmap(localization, ax, *, background, truth):
+        seen["best"] = localization.best.mode()
+
+    def columns(view, evidence, ax, *, maps, frame, poses):
+        seen["poses"] = poses
+
+    monkeypatch.setattr(pictures.plots, "heatmap", heatmap)
+    monkeypatch.setattr(pictures, "draw_columns", columns)
+    draw(tmp_path)
+    assert seen["poses"]["best"] == seen["best"]
+    assert seen["poses"]["true"] == manifest.pose("s0-0")
+    assert abs(seen["best"].x_m - seen["poses"]["true"].x_m) < 1.5
+
+
+def explained_at(manifest, maps, matcher, **poses):
+    """What draw_columns hands to the plot for poses."""
+    handed = {}
+
+    def columns(view, ax, *, poses, explained):
+        handed.update(poses=poses, explained=explained)
+        return ax
+
+    (view,) = matcher.observe(manifest.rig("s0"))
+    evidence = column_evidence.evidence(view, matcher.model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures.plots, "columns", columns)
+        pictures.draw_columns(
+            view, evidence, None, maps=maps["town"], frame=manifest.frame("town"), poses=poses
+        )
+    return handed
+
+
+def test_columns_fit_the_true_pose_and_not_one_turned_around(manifest, maps, matcher):
+    true = manifest.pose("s0-0")
+    turned = replace(true, heading_deg=true.heading_deg + 180.0)
+    handed = explained_at(manifest, maps, matcher, true=true, turned=turned)
+    assert set(handed["poses"]) == {"true", "turned"}
+    assert handed["explained"]["true"].shape == (256,)
+    assert handed["explained"]["true"].sum() > 100
+    assert handed["explained"]["turned"].sum() < 0.5 * handed["explained"]["true"].sum()
+
+
+def test_a_pose_without_a_heading_is_left_out_of_the_columns(manifest, maps, matcher):
+    true = manifest.pose("s0-0")
+    handed = explained_at(manifest, maps, matcher, true=true, place=replace(true, heading_deg=None))
+    assert set(handed["poses"]) == set(handed["explained"]) == {"true"}
+
+
+@pytest.mark.parametrize(
+    ("attribution", "expected"), [("", ""), ("OpenStreetMap", ". Map: OpenStreetMap")]
+)
+def test_pictures_name_the_photos_with_their_licence_and_the_map(manifest, attribution, expected):
+    said = pictures.sources(manifest, SimpleNamespace(attribution=attribution))
+    assert said == f"Photos: nobody (CC0-1.0){expected}"
+
+
+def test_an_unknown_station_is_refused_with_those_that_there_are(draw, tmp_path):
     with pytest.raises(ManifestError, match=r"no station 's9' with a pose\. It has s0\."):
-        draw(manifest, maps, tmp_path / "out", station="s9")
+        draw(tmp_path / "out", station="s9")
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_are_drawn_without_a_screen_and_without_words(manifest, maps, tmp_path, caplog):
+def test_pictures_are_drawn_without_a_screen_and_without_words(draw, tmp_path, caplog):
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
     with caplog.at_level(logging.WARNING):
-        draw(manifest, maps, tmp_path)
+        draw(tmp_path)
     assert plt.get_fignums() == before
     assert caplog.text == ""

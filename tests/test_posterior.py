@@ -465,3 +465,30 @@ def test_sampling_is_reproducible_and_without_headings_has_none(map_grid):
     a, b = (posterior.sample(5, np.random.default_rng(7)) for _ in range(2))
     assert a == b
     assert all(pose.heading_deg is None for pose in a)
+
+
+# -------------------------------------------------------------------- peak
+
+
+def test_the_peak_is_between_cells_and_bins_that_share_the_mass():
+    grid = PoseGrid(MapGrid(LocalFrame(50.0, 8.0), 0.0, 4.0, 0.5, 8, 8), 360)
+    log_mass = np.full(grid.shape, -np.inf, np.float32)
+    log_mass[3, 2, 10], log_mass[3, 3, 11] = math.log(0.75), math.log(0.25)
+    peak = Posterior(grid, log_mass).peak()
+    assert (peak.x_m, peak.y_m) == approx((1.25 + 0.25 * 0.5, 4.0 - 1.75))
+    assert peak.heading_deg == approx(10.25)
+
+
+def test_the_peak_ignores_other_modes_and_wraps_around_north():
+    grid = PoseGrid(MapGrid(LocalFrame(50.0, 8.0), 0.0, 10.0, 0.5, 20, 20), 360)
+    log_mass = np.full(grid.shape, -np.inf, np.float32)
+    for row, col, k, mass in ((2, 2, 359, 0.3), (2, 2, 1, 0.3), (18, 18, 0, 0.2), (2, 2, 180, 0.2)):
+        log_mass[row, col, k] = math.log(mass)
+    peak = Posterior(grid, log_mass).peak()
+    assert (peak.x_m, peak.y_m) == approx((1.25, 8.75))
+    assert min(peak.heading_deg, 360 - peak.heading_deg) == approx(0.0, abs=1e-6)
+
+
+def test_the_peak_of_a_posterior_without_headings_has_none():
+    grid = PoseGrid(MapGrid(LocalFrame(50.0, 8.0), 0.0, 4.0, 0.5, 8, 8), 1)
+    assert Posterior.flat(grid).peak().heading_deg is None

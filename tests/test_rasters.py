@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp
 from crossview.errors import GridMismatchError, MapError
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid
-from crossview.rasters import MapRaster, SatelliteTile, place_of, read_geotiff
+from crossview.rasters import MapRaster, SatelliteTile, read_geotiff
 
 FRAME = LocalFrame(lat_deg=49.28, lon_deg=-123.12)
 GRID = MapGrid(FRAME, west_m=-20.0, north_m=30.0, cell_m=0.5, height=40, width=60)
@@ -164,18 +164,6 @@ def test_a_cut_is_the_cells_of_the_smaller_grid():
 def test_a_cut_to_the_whole_grid_is_the_map():
     whole = numbered()
     assert np.array_equal(whole.cut(GRID).classes, whole.classes)
-
-
-def test_the_place_of_a_part_is_its_first_cell():
-    assert place_of(GRID, GRID) == (0, 0)
-    assert place_of(GRID.shifted(rows=3, cols=5), GRID.padded(10.0)) == (23, 25)
-
-
-def test_rounding_noise_does_not_move_a_part():
-    # 0.1 is not a number of the computer's: edges are off by some 1e-15
-    whole = MapGrid(FRAME, -2.0, 3.0, 0.1, 50, 50)
-    part = MapGrid(FRAME, -2.0 + 7 * 0.1, 3.0 - 3 * 0.1, 0.1, 5, 5)
-    assert place_of(part, whole) == (3, 7)
 
 
 @pytest.mark.parametrize(

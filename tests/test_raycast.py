@@ -99,8 +99,10 @@ def bracket(x_m, y_m, azimuth_deg, parts):
         for enter_m, leave_m in chords_m(footprint, x_m, y_m, azimuth_deg):
             step_m = step_at(leave_m, parts)
             above_m = house_m - EYE_M
-            ends_deg = [math.degrees(math.atan2(above_m, max(d, 0.2))) for d in (enter_m, leave_m)]
-            nearest = min(nearest, enter_m)
+            # a wall may be said to stand in the middle of the step that finds it
+            first_m, last_m = max(enter_m - step_m / 2, 0.1), leave_m + step_m / 2
+            ends_deg = [math.degrees(math.atan2(above_m, d)) for d in (first_m, last_m)]
+            nearest = min(nearest, first_m)
             highest = max(highest, *ends_deg)
             if leave_m - enter_m < 2 * step_m:
                 continue  # a corner, that a step may pass
@@ -133,16 +135,30 @@ def test_ranges_and_skylines_are_those_of_lines_and_polygons_to_a_step(parts):
     assert compared > 500
 
 
-def test_ranges_are_not_biased_by_more_than_a_map_cell():
-    rays = cast(parts=4)
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_ranges_and_skylines_are_not_biased(parts):
+    rays = cast(parts=parts)
     x_m, y_m = GRID.centers()
-    errors = []
+    too_far_m, too_high_deg = [], []
     for row, col in np.argwhere(rays.free):
         for k in range(NUM_AZIMUTHS):
-            nearest, farthest, *_ = bracket(x_m[col], y_m[row], k * 360 / NUM_AZIMUTHS, 4)
-            if farthest < 20.0:
-                errors.append(rays.range_m[row, col, k] - nearest)
-    assert abs(np.median(errors)) < 0.25
+            chords = [
+                (enter_m, leave_m, house_m)
+                for footprint, house_m in HOUSES
+                for enter_m, leave_m in chords_m(
+                    footprint, x_m[col], y_m[row], k * 360 / NUM_AZIMUTHS
+                )
+            ]
+            # walls met squarely, at a distance where steps are those of cells
+            if chords and min(b - a for a, b, _ in chords) > 3 and min(chords)[0] < 20:
+                skyline = max((h - EYE_M) / (a if h > EYE_M else b) for a, b, h in chords)
+                too_far_m.append(rays.range_m[row, col, k] - min(chords)[0])
+                too_high_deg.append(
+                    rays.skyline_deg[row, col, k] - math.degrees(math.atan(skyline))
+                )
+    assert len(too_far_m) > 300
+    assert np.mean(too_far_m) == approx(0.0, abs=0.1 / parts)
+    assert np.mean(too_high_deg) == approx(0.0, abs=0.1)
 
 
 @pytest.mark.parametrize(

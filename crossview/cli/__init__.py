@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("crossview.cli.evaluate", "Measure a matcher on a dataset with known poses."),
     "fit": ("crossview.cli.fit", "Fit a matcher on a dataset with known poses."),
     "localize": ("crossview.cli.localize", "Where was this photo taken?"),
+    "report": ("crossview.cli.report", "A folder of successes and failures on a dataset."),
     "show": ("crossview.cli.show", "Pictures of how a matcher sees one place of a dataset."),
 }
 """Where each command lives and what it does: `crossview --help` imports none of them."""

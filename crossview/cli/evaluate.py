@@ -10,9 +10,6 @@ import click
 from crossview import atomic
 from crossview.cli import options
 
-DRIVE_HEADINGS = 128
-"""Heading bins of a drive: half as many as of a single place are enough, and twice as quick."""
-
 
 @click.group()
 def command() -> None:
@@ -97,7 +94,7 @@ def pose(
     smallest and largest; with --drive, those of the filter and "smoothed".
     """
     from crossview.manifest import Manifest
-    from crossview.pose_evaluation import Evaluation, PriorRule
+    from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation, PriorRule
 
     if json_path is not None and not json_path.parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no folder {json_path.parent}.")

@@ -47,7 +47,7 @@ def semantic(
     """
     from crossview.manifest import Manifest
     from crossview.models import save_model
-    from crossview.semantic_fit import fit, provenance_of, samples_of
+    from crossview.semantic_fit import fit, provenance_of, samples_of, with_correlation
 
     manifest = Manifest.load(dataset)
     segmenter = options.segmenter(weights, class_image=class_image)
@@ -59,9 +59,10 @@ def semantic(
         seed=seed,
         provenance=provenance_of(manifest, segmenter),
     )
-    save_model(found.model, out)
+    model = with_correlation(found.model, manifest, segmenter, stations=stations, cache=cache)
+    save_model(model, out)
     report = {
-        "calibration": vars(found.model.calibration),
+        "calibration": vars(model.calibration),
         "left_out_log_score": found.log_score,
         "left_out_log_score_by_station": dict(found.trials),
     }

@@ -178,9 +178,7 @@ def command(
     answer = answers.localize_photo(
         query,
         vector_map,
-        options.matcher_of(
-            matcher, weights, class_image=class_image, model=model, noise=noise
-        ),
+        options.matcher_of(matcher, weights, class_image=class_image, model=model, noise=noise),
         place=place,
         radius_m=radius_m,
         heading_deg=heading_deg,

@@ -58,6 +58,29 @@ compass_sigma_deg: Decorator = click.option(
     type=click.FloatRange(min=0, min_open=True),
     help="Standard deviation of the compass; without it the heading is searched in full.",
 )
+radius_m: Decorator = click.option(
+    "--radius-m",
+    type=click.FloatRange(min=0, min_open=True),
+    default=25.0,
+    show_default=True,
+    help="Radius of the disc that surely holds the camera.",
+)
+shift_m: Decorator = click.option(
+    "--shift-m",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    help="How far the disc's centre may be off the truth, per axis.",
+)
+seed: Decorator = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the priors' errors."
+)
+single: Decorator = click.option(
+    "--single", is_flag=True, help="Every photo on its own instead of whole rigs."
+)
+no_heights: Decorator = click.option(
+    "--no-heights", is_flag=True, help="As if nobody had measured the map's buildings."
+)
 
 
 def segmenter(weights: Path | None, *, class_image: bool) -> Segmenter:
@@ -105,13 +128,28 @@ def matcher_of(
 ) -> SemanticMatcher | BirdsEyeMatcher:
     """The matcher that --matcher, --weights, --class-image and --model ask for."""
     from crossview.birdseye_matcher import BirdsEyeMatcher
-    from crossview.models import load_model
-    from crossview.semantic import SemanticMatcher
 
     if name == "birdseye":
         if model is not None:
             raise click.UsageError("--model belongs to --matcher semantic. Leave it out.")
         return BirdsEyeMatcher(segmenter(weights, class_image=class_image))
+    return column_matcher(
+        weights, class_image=class_image, model=model, noise=noise, num_headings=num_headings
+    )
+
+
+def column_matcher(
+    weights: Path | None,
+    *,
+    class_image: bool,
+    model: str | None = None,
+    noise: CameraNoise | None = None,
+    num_headings: int | None = None,
+) -> SemanticMatcher:
+    """The column matcher that --weights, --class-image and --model ask for."""
+    from crossview.models import load_model
+    from crossview.semantic import SemanticMatcher
+
     tables = load_model(model or (CLASS_IMAGE_MODEL if class_image else ESPNETV2_MODEL))
     options: dict[str, Any] = {} if noise is None else {"noise": noise}
     if num_headings is not None:

@@ -13,16 +13,18 @@ from crossview.cli import options
 @click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("station")
 @options.out
+@options.model
 @options.weights
 @options.class_image
-@click.option("--radius-m", type=click.FloatRange(min=0, min_open=True), default=25.0)
-@click.option("--shift-m", type=click.FloatRange(min=0), default=15.0)
+@options.radius_m
+@options.shift_m
 @options.compass_sigma_deg
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the prior's error.")
+@options.seed
 def command(
     dataset: Path,
     station: str,
     out: Path,
+    model: str | None,
     weights: Path | None,
     class_image: bool,
     radius_m: float,
@@ -30,20 +32,21 @@ def command(
     compass_sigma_deg: float | None,
     seed: int,
 ) -> None:
-    """Draw one STATION of DATASET: footprints on photos, classes, bird's-eye view, map, heat map.
+    """Draw one STATION of DATASET: footprints on photos, classes, columns, map and heat map.
 
-    Writes PNG files into OUT and prints their names.
+    Writes PNG files into OUT and prints their names. Heat map and best pose are the column
+    matcher's; the bird's-eye view is what the simpler matcher looks at. The pictures show the
+    dataset's photos: publish them only if its licence allows.
     """
     from crossview.manifest import Manifest
     from crossview.pictures import draw_station
     from crossview.pose_evaluation import PriorRule, map_sources
-    from crossview.birdseye_matcher import BirdsEyeMatcher
 
     manifest = Manifest.load(dataset)
     written = draw_station(
         manifest,
         station,
-        BirdsEyeMatcher(options.segmenter(weights, class_image=class_image)),
+        options.column_matcher(weights, class_image=class_image, model=model),
         map_sources(manifest),
         rule=PriorRule(radius_m, shift_m, compass_sigma_deg, seed),
         out=out,

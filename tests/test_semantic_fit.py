@@ -1,0 +1,160 @@
+"""Fitting: what is counted, what is left out, and scores that are those of the matcher itself."""
+
+import logging
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from crossview import column_evidence, semantic_fit
+from crossview.column_model import Calibration
+from crossview.evidence import disc
+from crossview.grids import PoseGrid
+from crossview.localizer import Localizer
+from crossview.posterior import Posterior
+from crossview.semantic import SemanticMatcher
+from crossview.synthetic.dataset import write_dataset
+from crossview.synthetic.palette import PaletteSegmenter
+from crossview.synthetic.town import Town
+
+SEGMENTER = PaletteSegmenter()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    out = tmp_path_factory.mktemp("town") / "dataset"
+    return write_dataset(Town.from_seed(11), out, num_stations=4, seed=11)
+
+
+@pytest.fixture(scope="module")
+def samples(dataset):
+    return semantic_fit.samples_of(dataset, SEGMENTER)
+
+
+def test_samples_are_every_rig_with_its_photos_in_the_order_of_the_table(samples):
+    names = [(sample.station, sample.is_rig) for sample in samples]
+    expected = [(f"{k:03d}", rig) for k in range(4) for rig in (True, False, False, False, False)]
+    assert names == expected
+
+
+def test_samples_of_some_stations_only(dataset):
+    found = semantic_fit.samples_of(dataset, SEGMENTER, stations="1-2")
+    assert {sample.station for sample in found} == {"001", "002"}
+
+
+def test_the_tables_count_the_rigs_pixels_once_and_in_their_place(samples):
+    model = semantic_fit.tables(samples)
+    seen = sum(int(sample.view.seen.sum()) for sample in samples if sample.is_rig)
+    assert 0.9 * seen < model.counts.sum() <= seen + 1
+    groups = {name: i for i, name in enumerate(column_evidence.columns.GROUPS)}
+    ground, _, facade, _, sky = model.counts.sum(axis=1)
+    # exact class images at exact poses: sky is above roofs, roads are before walls
+    assert sky[groups["sky"]] > 0.9 * model.counts[..., groups["sky"]].sum()
+    assert ground[groups["road"]] > 0.9 * model.counts[..., groups["road"]].sum()
+    assert facade[groups["wall"]] > 0.5 * facade.sum()
+
+
+def test_the_tables_know_how_far_walls_are_and_how_high(samples):
+    model = semantic_fit.tables(samples)
+    assert model.range_shares.sum() == approx(1.0)
+    heights_m = (
+        samples[0]
+        .maps(semantic_fit.MapGrid.around(samples[0].frame, 0, 0, radius_m=200, cell_m=2.0))
+        .building_height_m
+    )
+    known = heights_m[heights_m > 0]
+    assert known.min() < model.height_mean_m < known.max()
+
+
+@pytest.mark.parametrize(("num_stations", "num_folds"), [(13, 3), (6, 3), (4, 2), (27, 5)])
+def test_every_station_is_left_out_once_and_its_neighbours_are_not_trained_on(
+    num_stations, num_folds
+):
+    stations = [str(k) for k in range(num_stations)]
+    folds = list(semantic_fit._folds(stations, num_folds))
+    assert sorted(name for _, left_out in folds for name in left_out) == sorted(stations)
+    for training, left_out in folds:
+        assert training
+        assert all(abs(int(a) - int(b)) > 1 for a in training for b in left_out)
+
+
+def test_too_few_stations_for_the_folds_are_refused(samples):
+    with pytest.raises(ValueError, match="4 stations are too few for 3 stretches"):
+        semantic_fit.fit(samples, SEGMENTER, num_folds=3)
+
+
+@pytest.fixture(scope="module")
+def bench(samples):
+    chosen = [sample for sample in samples if sample.station == "000"][:2]
+    model = semantic_fit.tables(samples)
+    return semantic_fit._Bench.of(chosen, {"000": model}, SEGMENTER, seed=3), model
+
+
+def matched(trial, model, calibration):
+    """The posterior of a trial's disc by the matcher itself."""
+    matcher = SemanticMatcher(SEGMENTER, model.calibrated(calibration))
+    place = trial.place
+    inner = place.cells.shifted(rows=6, cols=6)
+    inner = replace(inner, height=place.cells.height - 12, width=place.cells.width - 12)
+    grid = PoseGrid(inner, matcher.num_headings)
+    prior = Posterior.flat(grid).update(
+        disc(grid, *place.center_m, radius_m=semantic_fit.PRIOR_RADIUS_M)
+    )
+    prior = Posterior(grid, prior.log_mass)  # the disc's own evidence is none of the query's
+    scores = Localizer(trial.sample.maps, matcher).match((trial.sample.view,), grid, prior)
+    return prior.update(scores)
+
+
+@pytest.mark.slow
+def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_gives(bench):
+    """The fit sums over discs without blurring volumes: an independent way to the same number."""
+    trials, model = bench[0].trials, bench[1]
+    at = 3, 4, 3  # of SCALES, POSITION_SIGMAS_M, HEADING_SIGMAS_DEG
+    calibration = Calibration(
+        pixel_scale=0.02,
+        scale=semantic_fit.SCALES[at[0]],
+        position_sigma_m=semantic_fit.POSITION_SIGMAS_M[at[1]],
+        heading_sigma_deg=semantic_fit.HEADING_SIGMAS_DEG[at[2]],
+        unknown_level=0.6,
+        unexplained_share=0.03,
+    )
+    setting = semantic_fit._Setting(0.02, calibration.height_share, calibration.outlier_share)
+    assert [trial.is_right for trial in trials] == [True, False, True, False]
+    for trial, sums in zip(trials, bench[0]._summed(setting), strict=True):
+        found = semantic_fit._score(sums, 0.6, 0.03, bench[0].matcher)[at]
+        posterior = matched(trial, model, calibration)
+        here = posterior.log_evidence
+        if trial.is_right:
+            truth = posterior.log_density(trial.sample.truth)
+            expected = truth - math.log1p(math.exp(-here))
+        else:
+            expected = -np.logaddexp(0.0, here)
+        assert found == approx(expected, abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_fit_of_a_town_finds_places_that_it_has_not_seen(samples, caplog, monkeypatch):
+    monkeypatch.setattr(semantic_fit, "PIXEL_SCALES", (0.01, 0.02))
+    monkeypatch.setattr(semantic_fit, "HEIGHT_SHARES", (0.7,))
+    monkeypatch.setattr(semantic_fit, "OUTLIER_SHARES", (0.1,))
+    rigs = [sample for sample in samples if sample.is_rig]
+    with caplog.at_level(logging.INFO, logger="crossview.semantic_fit"):
+        found = semantic_fit.fit(rigs, SEGMENTER, num_folds=2, provenance={"dataset": "town"})
+    assert sum("left-out log score" in record.message for record in caplog.records) == 2
+    assert set(found.trials) == {"000", "001", "002", "003"}
+    assert found.log_score == approx(np.mean(list(found.trials.values())))
+    # a flat posterior over the disc has -13.5, and -0.7 for right or wrong
+    assert found.log_score > -6.0
+    assert found.model.provenance["dataset"] == "town"
+    assert found.model.provenance["stations"] == ["000", "001", "002", "003"]
+
+
+def test_of_settings_within_a_standard_error_any_is_as_good():
+    best = semantic_fit._Score(0.0, {}, {"a": 1.0, "b": 2.0, "c": 3.0})
+    noisy = semantic_fit._Score(0.0, {}, {"a": 1.5, "b": 0.9, "c": 3.2})
+    worse = semantic_fit._Score(0.0, {}, {"a": 0.5, "b": 1.4, "c": 2.5})
+    assert best.is_as_good_as(best)
+    assert noisy.is_as_good_as(best)
+    assert not worse.is_as_good_as(best)
