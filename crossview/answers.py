@@ -58,7 +58,7 @@ class Answer:
     def summary(self) -> str:
         """The answer in a few lines: place, heading, how sure."""
         best = self.localization.best
-        pose = best.mode()
+        pose = best.peak()
         place = best.grid.map.frame.geo_pose(pose)
         std_deg = best.heading_std_deg()
         heading = (

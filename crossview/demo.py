@@ -95,7 +95,7 @@ def run(out: Path, *, seed: int = 0) -> DemoResult:
     truth = frame.pose(town.frame.geo_pose(truth))
     answer = replace(answer, truth=truth)
     answer.write(out, name="photo_localized")
-    return DemoResult(answer, answer.localization.best.mode(), truth)
+    return DemoResult(answer, answer.localization.best.peak(), truth)
 
 
 def photo_of(scene: Scene, pose: Pose) -> Panorama:

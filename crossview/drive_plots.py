@@ -117,7 +117,7 @@ def _looked_at(
     poses, regions, cells = [], [], None
     for frame in frames:
         posterior = frame.posterior if isinstance(frame, Step) else frame
-        poses.append(posterior.mode())
+        poses.append(posterior.peak())
         cells = posterior.grid.map
         if level is not None:
             regions += [region.outline() for region in credible_regions(posterior, [level])]

@@ -24,7 +24,7 @@ class PoseResult:
     """One answer against the truth.
 
     Args:
-        position_error_m: Distance of the most probable pose from the truth.
+        position_error_m: Distance of the posterior's peak from the truth.
         heading_error_deg: Turn between them, 0..180; None where heading is not represented.
         lateral_m: Part of the error across the true heading, positive to the right.
         longitudinal_m: Part along the true heading, positive ahead.
@@ -43,8 +43,8 @@ class PoseResult:
 
 
 def pose_result(posterior: Posterior, truth: Pose) -> PoseResult:
-    """The most probable pose and the stated probabilities against the truth."""
-    estimate = posterior.mode()
+    """The posterior's peak and the stated probabilities against the truth."""
+    estimate = posterior.peak()
     dx_m, dy_m = estimate.x_m - truth.x_m, estimate.y_m - truth.y_m
     heading_error_deg = lateral_m = longitudinal_m = None
     if truth.heading_deg is not None:

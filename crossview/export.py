@@ -406,11 +406,11 @@ def _wrapped(lon_deg: float) -> float:
 def _modes(localization: Localization, count: int) -> list[Mode]:
     """The best pose first, whatever mass it has, then the other peaks by their mass."""
     (peak,) = localization.best.modes(1)
-    best = Mode(peak.pose, peak.mass * float(localization.weights[0]))
+    best = Mode(localization.best.peak(), peak.mass * float(localization.weights[0]))
     others = [
         mode
         for mode in localization.modes(count)
-        if mode.pose != best.pose and mode.mass >= _MIN_MODE_MASS
+        if mode.pose != peak.pose and mode.mass >= _MIN_MODE_MASS
     ]
     return [best, *others[: count - 1]]
 

@@ -105,7 +105,7 @@ class Localization:
 
     def probability_within(self, radius_m: float) -> float:
         """Probability that the camera stands within a distance of the best answer."""
-        pose = self.best.mode()
+        pose = self.best.peak()
         return sum(
             float(weight) * posterior.probability_within(radius_m, pose.x_m, pose.y_m)
             for weight, posterior in zip(self.weights, self.posteriors, strict=True)

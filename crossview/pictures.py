@@ -13,7 +13,7 @@ import numpy as np
 
 from crossview import atomic, column_evidence, plots, raycast
 from crossview.birdseye_matcher import CHANNELS, BirdsEyeMatcher
-from crossview.column_evidence import ColumnEvidence
+from crossview.column_model import ColumnModel
 from crossview.columns import ColumnView
 from crossview.errors import ManifestError
 from crossview.frames import LocalFrame, Pose
@@ -93,11 +93,11 @@ def draw_station(
     )
     draw_columns(
         views[0],
-        column_evidence.evidence(views[0], matcher.model),
+        matcher.model,
         canvas.axes("columns", WIDE_INCHES),
         maps=vector_map,
         frame=frame,
-        poses={"best": answer.localization.best.mode(), "true": query.truth},
+        poses={"best": answer.localization.best.peak(), "true": query.truth},
     )
     background = vector_map(answer.localization.best.grid.map.padded(_MARGIN_M))
     plots.map_raster(background, canvas.axes("map"))
@@ -112,7 +112,7 @@ def draw_station(
 
 def draw_columns(
     view: ColumnView,
-    evidence: ColumnEvidence,
+    model: ColumnModel,
     ax: Axes,
     *,
     maps: Callable[[MapGrid], MapRaster],
@@ -123,12 +123,15 @@ def draw_columns(
 
     Args:
         view: The columns.
-        evidence: What they say (column_evidence.evidence).
+        model: What they are compared with.
         ax: Where to draw.
         maps: Cuts the map.
         frame: Of the poses.
         poses: By name; those without a heading are left out.
     """
+    # what the matcher sums, for a map that was cast for this very height
+    evidence = column_evidence.evidence(view, model).above(model.calibration.unknown_level)
+    column = np.arange(view.num_azimuths)
     seen, explained = {}, {}
     for name, pose in poses.items():
         if pose.heading_deg is None:
@@ -136,7 +139,6 @@ def draw_columns(
         rays = raycast.look_around(
             maps, frame, pose, height_m=view.height_m, num_azimuths=view.num_azimuths
         )
-        column = np.arange(view.num_azimuths)
         seen[name] = rays
         explained[name] = evidence.log_ratio[column, column_evidence.codes_of(*rays)]
     return plots.columns(view, ax, poses=seen, explained=explained)
@@ -144,8 +146,11 @@ def draw_columns(
 
 def sources(manifest: Manifest, vector_map: VectorMap) -> str:
     """Who must be named beside a picture of photos and a map: with the photos' licence."""
-    photos = f"Photos: {manifest.attribution or manifest.name} ({manifest.licence})"
-    return ". ".join([photos, *([f"Map: {m}"] if (m := vector_map.attribution) else [])])
+    photos = (manifest.attribution or manifest.name).rstrip(". ")
+    of_map = vector_map.attribution.rstrip(". ")
+    if of_map == photos:
+        return f"Photos and map: {photos} (photos: {manifest.licence})"
+    return f"Photos: {photos} ({manifest.licence})" + (f". Map: {of_map}" if of_map else "")
 
 
 def _query_of(manifest: Manifest, station_id: str) -> Query:

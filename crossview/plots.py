@@ -108,7 +108,7 @@ def heatmap(
     heat = _draw_density(localization, ax)
     handles = _draw_regions(localization, ax)
     handles.append(_draw_windows(grids, ax))
-    handles += _draw_poses(localization.best.mode(), truth, ax, bounds)
+    handles += _draw_poses(localization.best.peak(), truth, ax, bounds)
     drawing.finish_map(ax, bounds, attribution)
     ax.set_title(title, loc="left")
     beside = drawing.beside(ax)

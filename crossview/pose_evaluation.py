@@ -121,6 +121,7 @@ def queries(
     *,
     single: bool = False,
     stations: Collection[str] | None = None,
+    cameras: Collection[str] | None = None,
     max_pitch_deg: float = STEEP_PITCH_DEG,
 ) -> list[Query]:
     """Everything in a dataset that has a pose: its stations, or each of their photos on its own.
@@ -129,8 +130,10 @@ def queries(
         manifest: The dataset.
         single: Each photo on its own. Views that look steeply up or down are none then.
         stations: Only these; None for all.
+        cameras: Only single photos of these; None for all.
         max_pitch_deg: Rigs leave out views that look higher or lower; 90 keeps all.
     """
+    camera_of = dict(zip(manifest.views["view_id"], manifest.views["camera_id"], strict=True))
     read_view = {"panorama": manifest.panorama, "photo": manifest.photo}
     kinds = dict(zip(manifest.views["view_id"], manifest.views["kind"], strict=True))
     limit_deg = min(max_pitch_deg, STEEP_PITCH_DEG) if single else max_pitch_deg
@@ -145,7 +148,7 @@ def queries(
             found.append(Query(station.station_id, *place, station.truth, read))
         for view_id in station.view_ids if single or is_alone else ():
             truth = manifest.pose(view_id)
-            if truth is not None:
+            if truth is not None and (cameras is None or camera_of[view_id] in cameras):
                 name = view_id if single else station.station_id
                 read = _reader(read_view[kinds[view_id]], view_id)
                 found.append(Query(name, *place, truth, read))
@@ -357,7 +360,7 @@ def drive_trial(
         truths,
         tuple(pose_result(s.posterior, t) for s, t in zip(steps, truths, strict=True)),
         tuple(pose_result(p, t) for p, t in zip(smoothed, truths, strict=True)),
-        tuple((s.posterior.mode(), p.mode()) for s, p in zip(steps, smoothed, strict=True)),
+        tuple((s.posterior.peak(), p.peak()) for s, p in zip(steps, smoothed, strict=True)),
     )
 
 
@@ -370,6 +373,7 @@ class Evaluation:
         matcher: What is measured.
         stations: Only these (see stations_of); None for all.
         single: Every photo on its own instead of rigs.
+        cameras: Only single photos of these cameras; None for all.
         heights: Whether the map's building heights are used.
         max_pitch_deg: Rigs leave out cameras that look higher or lower.
         cache: Folder that remembers views, for matchers that look at columns.
@@ -379,6 +383,7 @@ class Evaluation:
     matcher: ObservingMatcher
     stations: str | None = None
     single: bool = False
+    cameras: tuple[str, ...] | None = None
     heights: bool = True
     max_pitch_deg: float = 90.0
     cache: Path | None = None
@@ -390,6 +395,7 @@ class Evaluation:
             self.manifest,
             single=self.single,
             stations=chosen,
+            cameras=self.cameras,
             max_pitch_deg=self.max_pitch_deg,
         )
 
@@ -495,6 +501,7 @@ class Evaluation:
             **vars(rules[0]),
             "seed": [rule.seed for rule in rules],
             "single": self.single,
+            "cameras": self.cameras,
             "heights": self.heights,
             "max_pitch_deg": self.max_pitch_deg,
             "stations": self.stations,

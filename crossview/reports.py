@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossview import atomic, column_evidence, pictures, plots
+from crossview import atomic, pictures, plots
 from crossview.columns import ColumnView
 from crossview.evaluation import PoseResult, credible_level, pose_summary
 from crossview.frames import LocalFrame
@@ -177,21 +177,19 @@ class Report:
         figure = pictures.new_figure(_CASE_INCHES, pictures.sources(manifest, source))
         above, below = figure.subplots(2, 1, height_ratios=_CASE_HEIGHTS)
         figure.suptitle(f"{kind} {number}: {case.row.name}, {_told(case.row)}")
-        matcher = _column_matcher(self.evaluation)
         pictures.draw_columns(
             case.view,
-            column_evidence.evidence(case.view, matcher.model),
+            _column_matcher(self.evaluation).model,
             above,
             maps=source if self.evaluation.heights else without_heights(source),
             frame=self._frame(case),
-            poses={"best": localization.best.mode(), "true": case.query.truth},
+            poses={"best": localization.best.peak(), "true": case.query.truth},
         )
         plots.heatmap(
             localization,
             below,
             background=source,
             truth=case.query.truth,
-            attribution=source.attribution,
         )
         return pictures.write_figure(figure, out / _file_name(kind, number, case.row.name))
 

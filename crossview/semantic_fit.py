@@ -479,34 +479,41 @@ class _Bench:
         return Calibration(**vars(chosen), **found[chosen].rest), found[chosen].by_station
 
     def _scored(self, setting: _Setting) -> _Score:
-        """The best of everything else for a setting."""
+        """The numbers to use with a setting, and how good they are.
+
+        By the same rule as in best: of all that are within a standard error of the best, those with
+        the smallest scale, then the widest blur.
+        """
         sums = self._summed(setting)
         weights = np.array([1.0 if t.sample.is_rig else _SINGLE_WEIGHT for t in self.trials])
-        best: tuple[float, tuple[float, float], np.ndarray] = (-math.inf, (0, 0), np.zeros(0))
+        stations = np.array([trial.sample.station for trial in self.trials])
+        names = list(dict.fromkeys(stations))
+        member = np.stack([weights * (stations == name) for name in names])
+        member /= member.sum(axis=1, keepdims=True)
+        shape = len(SCALES), len(POSITION_SIGMAS_M), len(HEADING_SIGMAS_DEG)
+        # (stations, scales, position sigmas, heading sigmas) at the best of the other two
+        by_station = np.full((len(names), *shape), -np.inf)
+        levels, shares = np.zeros(shape), np.zeros(shape)
         for level, share in itertools.product(UNKNOWN_LEVELS, UNEXPLAINED_SHARES):
-            scores = np.stack([
-                _score(one, level, share, self.matcher) for one in sums
-            ])  # fmt: skip
-            mean = np.tensordot(weights, scores, 1) / weights.sum()
-            if mean.max() > best[0]:
-                best = float(mean.max()), (level, share), scores
-        mean = np.tensordot(weights, best[2], 1) / weights.sum()
-        at = np.unravel_index(int(mean.argmax()), mean.shape)
-        rest = {
-            "scale": SCALES[at[0]],
-            "position_sigma_m": POSITION_SIGMAS_M[at[1]],
-            "heading_sigma_deg": HEADING_SIGMAS_DEG[at[2]],
-            "unknown_level": best[1][0],
-            "unexplained_share": best[1][1],
-        }
-        by_station: dict[str, list[tuple[float, float]]] = {}
-        for trial, weight, scores in zip(self.trials, weights, best[2], strict=True):
-            by_station.setdefault(trial.sample.station, []).append((weight, float(scores[at])))
-        means = {
-            station: float(sum(w * s for w, s in found) / sum(w for w, _ in found))
-            for station, found in by_station.items()
-        }
-        return _Score(best[0], rest, means)
+            scores = np.stack([_score(one, level, share, self.matcher) for one in sums])
+            tried = np.tensordot(member, scores, 1)
+            better = tried.mean(axis=0) > by_station.mean(axis=0)
+            by_station[:, better] = tried[:, better]
+            levels[better], shares[better] = level, share
+        at = _most_careful(by_station)
+        scale, position, heading = at
+        chosen = by_station[:, scale, position, heading]
+        return _Score(
+            float(chosen.mean()),
+            {
+                "scale": SCALES[scale],
+                "position_sigma_m": POSITION_SIGMAS_M[position],
+                "heading_sigma_deg": HEADING_SIGMAS_DEG[heading],
+                "unknown_level": float(levels[at]),
+                "unexplained_share": float(shares[at]),
+            },
+            {str(name): float(score) for name, score in zip(names, chosen, strict=True)},
+        )
 
     def _summed(self, setting: _Setting) -> list[_Sums]:
         from tqdm import tqdm
@@ -530,6 +537,22 @@ class _Bench:
             evidence, trial.codes, np.arange(num_headings), num_headings=num_headings
         )
         return _summary(trial, score.T, evidence.best)
+
+
+def _most_careful(by_station: np.ndarray) -> tuple[int, int, int]:
+    """Of (stations, scales, position sigmas, heading sigmas): what trusts the columns least.
+
+    The smallest scale, then the widest blurs, among those whose mean is within one standard error
+    (of the differences by station) of the best.
+    """
+    mean = by_station.mean(axis=0)
+    scale, position, heading = np.unravel_index(int(mean.argmax()), mean.shape)
+    best = by_station[:, scale, position, heading]
+    lost = best[:, None, None, None] - by_station
+    error = lost.std(axis=0, ddof=1) / math.sqrt(len(by_station))
+    careful = np.argwhere(lost.mean(axis=0) <= error)
+    at = max(careful.tolist(), key=lambda at: (-at[0], at[1], at[2]))
+    return at[0], at[1], at[2]
 
 
 def _summary(trial: _Trial, score: np.ndarray, best: float) -> _Sums:

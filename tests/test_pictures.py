@@ -9,7 +9,7 @@ import pytest
 from fakes.towns import CAMERA, MOUNTS, town_dataset
 from PIL import Image
 
-from crossview import column_evidence, pictures
+from crossview import pictures
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pictures import draw_station
@@ -147,7 +147,7 @@ def test_heat_map_and_columns_are_of_one_answer(draw, manifest, maps, monkeypatc
     def heatmap(localization, ax, *, background, truth):
         seen["best"] = localization.best.mode()
 
-    def columns(view, evidence, ax, *, maps, frame, poses):
+    def columns(view, model, ax, *, maps, frame, poses):
         seen["poses"] = poses
 
     monkeypatch.setattr(pictures.plots, "heatmap", heatmap)
@@ -167,11 +167,10 @@ def explained_at(manifest, maps, matcher, **poses):
         return ax
 
     (view,) = matcher.observe(manifest.rig("s0"))
-    evidence = column_evidence.evidence(view, matcher.model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures.plots, "columns", columns)
         pictures.draw_columns(
-            view, evidence, None, maps=maps["town"], frame=manifest.frame("town"), poses=poses
+            view, matcher.model, None, maps=maps["town"], frame=manifest.frame("town"), poses=poses
         )
     return handed
 
@@ -182,8 +181,8 @@ def test_columns_fit_the_true_pose_and_not_one_turned_around(manifest, maps, mat
     handed = explained_at(manifest, maps, matcher, true=true, turned=turned)
     assert set(handed["poses"]) == {"true", "turned"}
     assert handed["explained"]["true"].shape == (256,)
-    assert handed["explained"]["true"].sum() > 100
-    assert handed["explained"]["turned"].sum() < 0.5 * handed["explained"]["true"].sum()
+    # better and worse than a place unknown
+    assert handed["explained"]["true"].sum() > 0 > handed["explained"]["turned"].sum()
 
 
 def test_a_pose_without_a_heading_is_left_out_of_the_columns(manifest, maps, matcher):
@@ -193,11 +192,15 @@ def test_a_pose_without_a_heading_is_left_out_of_the_columns(manifest, maps, mat
 
 
 @pytest.mark.parametrize(
-    ("attribution", "expected"), [("", ""), ("OpenStreetMap", ". Map: OpenStreetMap")]
+    ("attribution", "expected"),
+    [
+        ("", "Photos: nobody (CC0-1.0)"),
+        ("OpenStreetMap.", "Photos: nobody (CC0-1.0). Map: OpenStreetMap"),
+        ("nobody", "Photos and map: nobody (photos: CC0-1.0)"),
+    ],
 )
 def test_pictures_name_the_photos_with_their_licence_and_the_map(manifest, attribution, expected):
-    said = pictures.sources(manifest, SimpleNamespace(attribution=attribution))
-    assert said == f"Photos: nobody (CC0-1.0){expected}"
+    assert pictures.sources(manifest, SimpleNamespace(attribution=attribution)) == expected
 
 
 def test_an_unknown_station_is_refused_with_those_that_there_are(draw, tmp_path):

@@ -24,29 +24,18 @@ def command() -> None:
 @options.class_image
 @options.stations
 @options.cache
-@click.option(
-    "--radius-m",
-    type=click.FloatRange(min=0, min_open=True),
-    default=25.0,
-    show_default=True,
-    help="Radius of the disc that surely holds the camera.",
-)
-@click.option(
-    "--shift-m",
-    type=click.FloatRange(min=0),
-    default=15.0,
-    show_default=True,
-    help="How far the disc's centre may be off the truth, per axis.",
-)
+@options.radius_m
+@options.shift_m
 @options.compass_sigma_deg
-@click.option("--single", is_flag=True, help="Every photo on its own instead of whole rigs.")
+@options.single
+@click.option("--cameras", help="With --single: only photos of these cameras, such as 301,303.")
 @click.option(
     "--drive",
     "as_drive",
     is_flag=True,
     help="Follow every drive with a noisy odometry; the disc is known at its first frame only.",
 )
-@click.option("--no-heights", is_flag=True, help="As if nobody had measured the map's buildings.")
+@options.no_heights
 @click.option(
     "--max-pitch-deg",
     type=click.FloatRange(0, 90),
@@ -80,6 +69,7 @@ def pose(
     shift_m: float,
     compass_sigma_deg: float | None,
     single: bool,
+    cameras: str | None,
     as_drive: bool,
     no_heights: bool,
     max_pitch_deg: float,
@@ -96,6 +86,8 @@ def pose(
     from crossview.manifest import Manifest
     from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation, PriorRule
 
+    if cameras and not single:
+        raise click.UsageError("--cameras chooses single photos: give --single too.")
     if json_path is not None and not json_path.parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no folder {json_path.parent}.")
     evaluation = Evaluation(
@@ -109,6 +101,7 @@ def pose(
         ),
         stations=stations,
         single=single,
+        cameras=tuple(cameras.split(",")) if cameras else None,
         heights=not no_heights,
         max_pitch_deg=max_pitch_deg,
         cache=cache,
@@ -121,3 +114,39 @@ def pose(
     if json_path is not None:
         with atomic.replacing(json_path) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+@command.command()
+@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options.model
+@options.weights
+@options.class_image
+@options.stations
+@options.cache
+def offset(
+    dataset: Path,
+    model: str | None,
+    weights: Path | None,
+    class_image: bool,
+    stations: str | None,
+    cache: Path | None,
+) -> None:
+    """Are DATASET's photos and map off by a constant, and does it turn with the vehicle?
+
+    Prints the offset of the columns' best places from the true ones that all rigs share, in the
+    vehicle's axes (then the rig or the pose convention is off) and on the ground (then the map or
+    the positions are), each with standard errors and its log-likelihood ratio to no offset.
+    """
+    from crossview import offsets
+    from crossview.manifest import Manifest
+    from crossview.pose_evaluation import Evaluation
+
+    matcher = options.column_matcher(weights, class_image=class_image, model=model)
+    evaluation = Evaluation(Manifest.load(dataset), matcher, stations=stations, cache=cache)
+    found = offsets.preferences(evaluation, matcher)
+    report = {
+        "n": len(found),
+        "vehicle": vars(offsets.vehicle_offset(found)),
+        "ground": vars(offsets.ground_offset(found)),
+    }
+    click.echo(json.dumps(report, indent=2))
