@@ -9,7 +9,7 @@ from typing import Any
 
 from crossview import atomic, export, plots
 from crossview.errors import MissingLocationError, VolumeTooLargeError
-from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
+from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, on_open_ground, prior_within
 from crossview.frames import Fix, LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer
@@ -156,6 +156,7 @@ def localize_photo(
             DEFAULT_COMPASS_SIGMA_DEG if compass_sigma_deg is None else compass_sigma_deg
         ),
     )
+    prior = on_open_ground(prior, maps)
     localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
     with tqdm(total=2, unit="step", delay=2, disable=None, leave=False) as progress:
         view = matcher.observe(query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 DEFAULT_COMPASS_SIGMA_DEG = 15.0
 """Standard deviation of a phone's compass among buildings, where nothing better is known."""
+
+ENCLOSED = 0.05
+"""How probable a place in a building or a closed courtyard is, as a share of one in the open."""
+
+PASSAGE_M = 1.0
+"""A gap between buildings that is narrower than this is closed."""
+
+_AROUND_M = 100.0
+"""How much map around a prior is looked at for ways out of courtyards."""
 
 _FLAT_SIGMA_DEG = 720.0
 """A compass this bad is flat: its first harmonic is exp(-(2 pi)^2 2) < 1e-34."""
@@ -200,7 +210,11 @@ def roads(grid: PoseGrid, map_raster: MapRaster, *, road_classes: tuple[str, ...
 
 
 def reachable(
-    grid: PoseGrid, map_raster: MapRaster, *, passage_m: float = 1.0, enclosed: float = 0.05
+    grid: PoseGrid,
+    map_raster: MapRaster,
+    *,
+    passage_m: float = PASSAGE_M,
+    enclosed: float = ENCLOSED,
 ) -> np.ndarray:
     """Places that can be reached from the rim of the map; courtyards are rare: (rows, cols, 1).
 
@@ -233,6 +247,22 @@ def reachable(
     rows, cols = grid.map.shape
     part = is_open[first_row : first_row + rows, first_col : first_col + cols]
     return np.where(part, 0.0, math.log(enclosed))[:, :, None]
+
+
+def on_open_ground(
+    prior: Posterior, maps: Callable[[MapGrid], MapRaster], *, enclosed: float = ENCLOSED
+) -> Posterior:
+    """A prior that knows that cameras seldom stand in buildings and closed courtyards.
+
+    Args:
+        prior: What is known else; it stays as it is where its cells are too coarse for a passage.
+        maps: Cuts the map.
+        enclosed: As in reachable; 1 leaves the prior as it is.
+    """
+    if enclosed == 1.0 or prior.grid.map.cell_m > PASSAGE_M:
+        return prior
+    map_raster = maps(prior.grid.map.padded(_AROUND_M))
+    return prior.update(reachable(prior.grid, map_raster, enclosed=enclosed))
 
 
 def require_same_cells(grid: PoseGrid, map_raster: MapRaster) -> None:

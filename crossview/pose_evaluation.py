@@ -17,7 +17,7 @@ import numpy as np
 from crossview import tracking
 from crossview.errors import ManifestError
 from crossview.evaluation import PoseResult, pose_result, pose_summary
-from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
+from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, on_open_ground, prior_within
 from crossview.frames import LocalFrame, Motion, Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer, Matcher
@@ -58,12 +58,15 @@ class PriorRule:
         compass_sigma_deg: Standard deviation of a compass; None searches all headings. The
             compass reads the truth plus an error drawn from this.
         seed: Of the draws. A query's draw depends on its own name only, not on the others.
+        enclosed: How probable a place in a closed courtyard or a building is, as a share of one in
+            the open (see evidence.reachable); 1 if nothing is known of that.
     """
 
     radius_m: float = 25.0
     shift_m: float = 15.0
     compass_sigma_deg: float | None = None
     seed: int = 0
+    enclosed: float = 1.0
 
     def __post_init__(self) -> None:
         if (
@@ -239,6 +242,7 @@ def trial(
         maps=maps, matcher=matcher, window_radius_m=rule.radius_m + WINDOW_MARGIN_M
     )
     prior = drawn_prior(rule, query, frame, matcher)
+    prior = on_open_ground(prior, maps, enclosed=rule.enclosed)
     localization = localizer.localize(view, prior)
     result = pose_result(localization.best, query.truth)
     return Trial(query.name, query.truth, prior, localization, result)
@@ -347,6 +351,7 @@ def drive_trial(
         tracker: Makes a tracker of what matches a frame.
     """
     prior = drawn_prior(rule, frames[0].query, frame, matcher)
+    prior = on_open_ground(prior, maps, enclosed=rule.enclosed)
     # the heading is represented from the start, and the car may leave the disc
     cells = prior.grid.map.padded(DRIVE_MARGIN_M)
     prior = prior.onto(PoseGrid(cells, matcher.num_headings))

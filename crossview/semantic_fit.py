@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from scipy import ndimage, special
@@ -172,25 +172,43 @@ def with_correlation(
     stations: str | None = None,
     cache: Path | None = None,
 ) -> ColumnModel:
-    """The model with the correlation length under which filtered drives are most probable.
+    """The model with the correlation length under which filtered drives are probable.
 
-    The drives are the dataset's own, with made-up odometry (see pose_evaluation.with_odometry).
-    A dataset without drives leaves the model as it is. The tables have seen these stations, so the
-    length is on the short side.
+    The drives are the dataset's own, with made-up odometry (see pose_evaluation.with_odometry); of
+    the lengths within a standard error of the best the longest is taken. A dataset without drives
+    leaves the model as it is. The tables have seen these stations, so the length is on the short
+    side.
     """
     matcher = SemanticMatcher(segmenter, model, num_headings=DRIVE_HEADINGS)
     evaluation = Evaluation(manifest, matcher, stations=stations, cache=cache)
     if not drives(manifest, evaluation.queries()):
         return model
     rules = [PriorRule(PRIOR_RADIUS_M, PRIOR_SHIFT_M, seed=seed) for seed in range(DRIVE_SEEDS)]
-    nll = {}
+    by_station = {}
     for correlation_m in CORRELATIONS_M:
         calibration = replace(model.calibration, correlation_m=correlation_m)
         tried = replace(evaluation, matcher=replace(matcher, model=model.calibrated(calibration)))
-        nll[correlation_m] = tried.drives(rules)["summary"]["nll"]
-        _log.info("frames independent after %.1f m: nll %.3f", correlation_m, nll[correlation_m])
-    best_m = min(nll, key=lambda length_m: nll[length_m])
-    return model.calibrated(replace(model.calibration, correlation_m=best_m))
+        by_station[correlation_m] = _nll_by_station(tried.drives(rules))
+        mean = float(by_station[correlation_m].mean())
+        _log.info("frames independent after %.1f m: nll %.3f", correlation_m, mean)
+    best = min(by_station.values(), key=lambda nll: float(nll.mean()))
+    longest_m = max(length_m for length_m, nll in by_station.items() if _is_close(nll - best))
+    return model.calibrated(replace(model.calibration, correlation_m=longest_m))
+
+
+def _nll_by_station(report: Mapping[str, Any]) -> np.ndarray:
+    """Mean over seeds of what filtered frames say of their truths, (stations,)."""
+    seeds = [
+        [frame["filtered"]["nll"] for frame in frames.values()]
+        for frames in report["queries"].values()
+    ]
+    excluded = None  # what JSON says of an infinite one
+    return np.mean([[np.inf if nll is excluded else nll for nll in one] for one in seeds], axis=0)
+
+
+def _is_close(lost: np.ndarray) -> bool:
+    """Whether a mean loss is within its standard error of none."""
+    return bool(lost.mean() <= lost.std(ddof=1) / math.sqrt(lost.size))
 
 
 def samples_of(
@@ -395,27 +413,65 @@ class _Sums:
     num_poses: int
 
 
+_At: TypeAlias = tuple[int, int, int]
+"""Index of a scale, a position sigma and a heading sigma."""
+
+
 @dataclass(frozen=True, eq=False)
-class _Score:
-    """How good a setting is.
+class _Scores:
+    """How good a setting is with every scale and blur, at the best of the other numbers.
 
     Args:
-        log_score: Weighted mean over trials.
-        rest: The other numbers of the calibration, at their best.
-        by_station: Weighted mean of every station's trials.
+        by_station: (stations, scales, position sigmas, heading sigmas), mean score of the trials.
+        levels: The best unknown_level of each, (scales, position sigmas, heading sigmas).
+        shares: The best unexplained_share.
     """
 
-    log_score: float
-    rest: dict[str, float]
-    by_station: dict[str, float]
+    by_station: np.ndarray
+    levels: np.ndarray
+    shares: np.ndarray
 
-    def is_as_good_as(self, other: _Score) -> bool:
-        """Whether the mean difference by station is below its standard error."""
-        differences = np.array(
-            [other.by_station[name] - score for name, score in self.by_station.items()]
+    @property
+    def best_at(self) -> _At:
+        """Where the mean over stations is highest."""
+        mean = self.by_station.mean(axis=0)
+        scale, position, heading = np.unravel_index(int(mean.argmax()), mean.shape)
+        return int(scale), int(position), int(heading)
+
+    @property
+    def best_by_station(self) -> np.ndarray:
+        """Scores there, (stations,)."""
+        scale, position, heading = self.best_at
+        return self.by_station[:, scale, position, heading]
+
+    @property
+    def log_score(self) -> float:
+        """Their mean."""
+        return float(self.best_by_station.mean())
+
+    def most_careful(self, best_by_station: np.ndarray) -> _At | None:
+        """The smallest scale, then the widest blurs, that is within a standard error of the best.
+
+        None where nothing of this setting is.
+        """
+        lost = best_by_station[:, None, None, None] - self.by_station
+        error = lost.std(axis=0, ddof=1) / math.sqrt(len(lost))
+        careful = np.argwhere(lost.mean(axis=0) <= error).tolist()
+        if not careful:
+            return None
+        at = max(careful, key=lambda at: (-at[0], at[1], at[2]))
+        return at[0], at[1], at[2]
+
+    def calibration(self, setting: _Setting, at: _At) -> Calibration:
+        """All numbers together."""
+        return Calibration(
+            **vars(setting),
+            scale=SCALES[at[0]],
+            position_sigma_m=POSITION_SIGMAS_M[at[1]],
+            heading_sigma_deg=HEADING_SIGMAS_DEG[at[2]],
+            unknown_level=float(self.levels[at]),
+            unexplained_share=float(self.shares[at]),
         )
-        error = differences.std(ddof=1) / math.sqrt(len(differences))
-        return bool(differences.mean() <= error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -451,10 +507,11 @@ class _Bench:
     def best(self) -> tuple[Calibration, dict[str, float]]:
         """The calibration to use, and the mean left-out score of every station under it.
 
-        One group of numbers is tried at a time. A street is a small sample: of the settings whose
-        score is within one standard error of the best (of the paired differences by station), the
-        one that trusts the map least is taken, as in the one-standard-error rule of Breiman et al.
-        (1984).
+        One group of numbers is tried at a time. A street is a small sample: of all calibrations
+        whose score is within one standard error of the best (of the differences by station), the
+        one that trusts map and columns least is taken, as in the one-standard-error rule of Breiman
+        et al. (1984): the most outliers, then the least trust in heights, the smallest scale, and
+        the widest blur.
         """
         start = Calibration()
         setting = _Setting(start.pixel_scale, start.height_share, start.outlier_share)
@@ -468,22 +525,26 @@ class _Bench:
                 tried = replace(setting, **{name: value})
                 if tried not in found:
                     found[tried] = self._scored(tried)
+                    _log.info("left-out log score %.3f with %s", found[tried].log_score, tried)
             setting = max(found, key=lambda one: found[one].log_score)
-        highest = found[setting]
-        chosen = max(
-            (one for one, score in found.items() if score.is_as_good_as(highest)),
-            key=lambda one: (one.outlier_share, -one.height_share, -one.pixel_scale),
+        careful = {
+            one: at
+            for one, scores in found.items()
+            if (at := scores.most_careful(found[setting].best_by_station)) is not None
+        }
+        setting = max(
+            careful, key=lambda one: (one.outlier_share, -one.height_share, -one.pixel_scale)
         )
-        for one, score in found.items():
-            _log.info("left-out log score %.3f with %s, %s", score.log_score, one, score.rest)
-        return Calibration(**vars(chosen), **found[chosen].rest), found[chosen].by_station
+        at = careful[setting]
+        names = list(dict.fromkeys(trial.sample.station for trial in self.trials))
+        by_station = found[setting].by_station[:, at[0], at[1], at[2]]
+        return (
+            found[setting].calibration(setting, at),
+            {name: float(score) for name, score in zip(names, by_station, strict=True)},
+        )
 
-    def _scored(self, setting: _Setting) -> _Score:
-        """The numbers to use with a setting, and how good they are.
-
-        By the same rule as in best: of all that are within a standard error of the best, those with
-        the smallest scale, then the widest blur.
-        """
+    def _scored(self, setting: _Setting) -> _Scores:
+        """Every station's mean score by the other numbers of a calibration."""
         sums = self._summed(setting)
         weights = np.array([1.0 if t.sample.is_rig else _SINGLE_WEIGHT for t in self.trials])
         stations = np.array([trial.sample.station for trial in self.trials])
@@ -491,7 +552,6 @@ class _Bench:
         member = np.stack([weights * (stations == name) for name in names])
         member /= member.sum(axis=1, keepdims=True)
         shape = len(SCALES), len(POSITION_SIGMAS_M), len(HEADING_SIGMAS_DEG)
-        # (stations, scales, position sigmas, heading sigmas) at the best of the other two
         by_station = np.full((len(names), *shape), -np.inf)
         levels, shares = np.zeros(shape), np.zeros(shape)
         for level, share in itertools.product(UNKNOWN_LEVELS, UNEXPLAINED_SHARES):
@@ -500,20 +560,7 @@ class _Bench:
             better = tried.mean(axis=0) > by_station.mean(axis=0)
             by_station[:, better] = tried[:, better]
             levels[better], shares[better] = level, share
-        at = _most_careful(by_station)
-        scale, position, heading = at
-        chosen = by_station[:, scale, position, heading]
-        return _Score(
-            float(chosen.mean()),
-            {
-                "scale": SCALES[scale],
-                "position_sigma_m": POSITION_SIGMAS_M[position],
-                "heading_sigma_deg": HEADING_SIGMAS_DEG[heading],
-                "unknown_level": float(levels[at]),
-                "unexplained_share": float(shares[at]),
-            },
-            {str(name): float(score) for name, score in zip(names, chosen, strict=True)},
-        )
+        return _Scores(by_station, levels, shares)
 
     def _summed(self, setting: _Setting) -> list[_Sums]:
         from tqdm import tqdm
@@ -537,22 +584,6 @@ class _Bench:
             evidence, trial.codes, np.arange(num_headings), num_headings=num_headings
         )
         return _summary(trial, score.T, evidence.best)
-
-
-def _most_careful(by_station: np.ndarray) -> tuple[int, int, int]:
-    """Of (stations, scales, position sigmas, heading sigmas): what trusts the columns least.
-
-    The smallest scale, then the widest blurs, among those whose mean is within one standard error
-    (of the differences by station) of the best.
-    """
-    mean = by_station.mean(axis=0)
-    scale, position, heading = np.unravel_index(int(mean.argmax()), mean.shape)
-    best = by_station[:, scale, position, heading]
-    lost = best[:, None, None, None] - by_station
-    error = lost.std(axis=0, ddof=1) / math.sqrt(len(by_station))
-    careful = np.argwhere(lost.mean(axis=0) <= error)
-    at = max(careful.tolist(), key=lambda at: (-at[0], at[1], at[2]))
-    return at[0], at[1], at[2]
 
 
 def _summary(trial: _Trial, score: np.ndarray, best: float) -> _Sums:

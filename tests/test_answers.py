@@ -84,8 +84,18 @@ def test_everything_within_the_radius_is_searched_and_nothing_outside():
 
 @pytest.mark.parametrize("radius_m", [5.0, 100.0, 200.0])
 def test_no_part_of_the_disc_is_left_out(radius_m):
-    localization = answered(radius_m=radius_m).localization
+    localization = answered(radius_m=radius_m, outside=0.0).localization
     assert localization.probability_elsewhere == approx(0.0, abs=1e-6)
+
+
+def test_a_photo_that_fits_nowhere_in_the_disc_is_probably_elsewhere():
+    fits = answered(peak=Pose(7.5, -3.5, 90.0), outside=0.05)
+    assert fits.localization.probability_elsewhere < 0.01
+    nowhere = answered(outside=0.05)  # the matcher says nothing
+    assert nowhere.localization.probability_elsewhere >= 0.05
+    assert not nowhere.is_certain
+    assert "probability elsewhere: 0.06" in nowhere.summary()
+    assert "(with probability 0.95)" in nowhere.summary()
 
 
 def test_the_answer_is_the_matchers_peak():

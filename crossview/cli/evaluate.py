@@ -83,6 +83,7 @@ def pose(
     because an answer excluded the truth). With several seeds, means over them and "range", the
     smallest and largest; with --drive, those of the filter and "smoothed".
     """
+    from crossview.evidence import ENCLOSED
     from crossview.manifest import Manifest
     from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation, PriorRule
 
@@ -107,7 +108,8 @@ def pose(
         cache=cache,
     )
     rules = [
-        PriorRule(radius_m, shift_m, compass_sigma_deg, seed) for seed in options.numbers(seeds)
+        PriorRule(radius_m, shift_m, compass_sigma_deg, seed, ENCLOSED)
+        for seed in options.numbers(seeds)
     ]
     report = evaluation.drives(rules) if as_drive else evaluation.places(rules)
     click.echo(json.dumps(report["summary"], indent=2))

@@ -55,6 +55,7 @@ def command(
     The pictures are made from the dataset's photos: publish the folder only if their licence
     allows. The report says which licence that is.
     """
+    from crossview.evidence import ENCLOSED
     from crossview.manifest import Manifest
     from crossview.pose_evaluation import Evaluation, PriorRule
     from crossview.reports import Report
@@ -67,6 +68,6 @@ def command(
         heights=not no_heights,
         cache=cache,
     )
-    rule = PriorRule(radius_m, shift_m, compass_sigma_deg, seed)
+    rule = PriorRule(radius_m, shift_m, compass_sigma_deg, seed, ENCLOSED)
     for path in Report.of(evaluation, rule, count=count).write(out):
         click.echo(path)

@@ -38,6 +38,7 @@ def command(
     matcher's; the bird's-eye view is what the simpler matcher looks at. The pictures show the
     dataset's photos: publish them only if its licence allows.
     """
+    from crossview.evidence import ENCLOSED
     from crossview.manifest import Manifest
     from crossview.pictures import draw_station
     from crossview.pose_evaluation import PriorRule, map_sources
@@ -48,7 +49,7 @@ def command(
         station,
         options.column_matcher(weights, class_image=class_image, model=model),
         map_sources(manifest),
-        rule=PriorRule(radius_m, shift_m, compass_sigma_deg, seed),
+        rule=PriorRule(radius_m, shift_m, compass_sigma_deg, seed, ENCLOSED),
         out=out,
     )
     for path in written:
