@@ -10,7 +10,7 @@ from pathlib import Path
 from crossview import columns
 from crossview.columns import ColumnView
 from crossview.photos import Panorama, Photo, Rig
-from crossview.segmenters import Segmenter, upright_images
+from crossview.segmenters import fingerprint, upright_images
 from crossview.semantic import SemanticMatcher
 
 _LAYOUT = (1, columns.LOWEST_DEG, columns.HIGHEST_DEG, columns.ELEVATION_STEP_DEG)
@@ -59,8 +59,3 @@ def _name(query: Photo | Panorama | Rig, matcher: SemanticMatcher) -> str:
         if image.mask is not None:
             digest.update(image.mask.tobytes())
     return digest.hexdigest()
-
-
-def fingerprint(segmenter: Segmenter) -> str:
-    """What a segmenter says of itself (`fingerprint`), or the name of its class."""
-    return str(getattr(segmenter, "fingerprint", type(segmenter).__qualname__))

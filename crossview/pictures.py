@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +21,7 @@ from crossview.manifest import Manifest
 from crossview.photos import Photo
 from crossview.pose_evaluation import PriorRule, Query, queries, trial
 from crossview.rasters import MapRaster
-from crossview.segmenters import Segmenter, upright_images
+from crossview.segmenters import Remembering, upright_images
 from crossview.semantic import SemanticMatcher
 from crossview.vectors import VectorMap
 
@@ -69,7 +68,7 @@ def draw_station(
     stations = manifest.stations(max_pitch_deg=90.0)
     (station,) = (one for one in stations if one.station_id == station_id)
     images = query.read()
-    matcher = replace(matcher, segmenter=_Remembering(matcher.segmenter))
+    matcher = replace(matcher, segmenter=Remembering(matcher.segmenter))
     views = matcher.observe(images)
     answer = trial(query, views, frame, matcher, vector_map, rule=rule)
     out.mkdir(parents=True, exist_ok=True)
@@ -167,21 +166,6 @@ def _query_of(manifest: Manifest, station_id: str) -> Query:
 
 def _grid_around(frame: LocalFrame, x_m: float, y_m: float) -> MapGrid:
     return MapGrid.around(frame, x_m, y_m, radius_m=_SIGHT_M, cell_m=1.0)
-
-
-class _Remembering:
-    """A segmenter that keeps what it answered, by image: networks are slow."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        self.classes = segmenter.classes
-        self._answers: dict[bytes, np.ndarray] = {}
-        self._segmenter = segmenter
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        name = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-        if name not in self._answers:
-            self._answers[name] = self._segmenter(image)
-        return self._answers[name]
 
 
 class _Canvas:

@@ -104,6 +104,36 @@ class MapRaster:
             building_height_m=self.building_height_m[part],
         )
 
+    def coarsened(self, parts: int) -> MapRaster:
+        """The map in cells of `parts` times the side.
+
+        A cell is a building where at least half of it is, of the greatest height in it; else it has
+        the classes next to its centre. It is covered where all of it is.
+        """
+        height, width = (size // parts for size in self.grid.shape)
+        grid = replace(self.grid, cell_m=self.grid.cell_m * parts, height=height, width=width)
+
+        def blocks(image: np.ndarray) -> np.ndarray:
+            """(rows, cols, parts * parts) of the cells that become one."""
+            cut = image[: height * parts, : width * parts]
+            cut = cut.reshape(height, parts, width, parts).swapaxes(1, 2)
+            return cut.reshape(height, width, parts * parts)
+
+        is_building = blocks(self.class_mask(legends.BUILDING)).mean(axis=2) >= 0.5
+        classes = self.classes[parts // 2 :: parts, parts // 2 :: parts][:height, :width].copy()
+        channel, building = self.legend.find(legends.BUILDING)
+        areas = classes[..., channel]
+        areas[(areas == building) & ~is_building] = 0
+        areas[is_building] = building
+        top_m = blocks(self.building_height_m).max(axis=2)
+        return replace(
+            self,
+            grid=grid,
+            classes=classes,
+            covered=np.asarray(blocks(self.covered).all(axis=2)),
+            building_height_m=np.where(is_building, top_m, 0).astype(np.float32),
+        )
+
     def without_heights(self) -> MapRaster:
         """The same map, as if nobody had measured its buildings."""
         height_m = np.where(self.building_height_m == 0, 0.0, np.nan).astype(np.float32)

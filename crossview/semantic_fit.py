@@ -30,7 +30,7 @@ from crossview.errors import MapOutsideError
 from crossview.evidence import prior_within
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
-from crossview.observations import ObservationStore, fingerprint
+from crossview.observations import ObservationStore
 from crossview.pose_evaluation import (
     DRIVE_HEADINGS,
     Evaluation,
@@ -41,7 +41,7 @@ from crossview.pose_evaluation import (
     stations_of,
 )
 from crossview.rasters import MapRaster
-from crossview.segmenters import Segmenter
+from crossview.segmenters import Remembering, Segmenter, fingerprint
 from crossview.semantic import NUM_THREADS, RayCache, SemanticMatcher, column_sums
 
 if TYPE_CHECKING:
@@ -230,7 +230,8 @@ def samples_of(
 
     chosen = None if stations is None else set(stations_of(manifest, stations))
     maps = map_sources(manifest)
-    looker = SemanticMatcher(segmenter, _EMPTY_MODEL)
+    # a rig and its single photos are the same images
+    looker = SemanticMatcher(Remembering(segmenter), _EMPTY_MODEL)
     observe = looker.observe if cache is None else ObservationStore(cache).observer(looker)
     rigs = queries(manifest, stations=chosen, max_pitch_deg=90.0)
     photos = queries(manifest, single=True, stations=chosen)

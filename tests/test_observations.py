@@ -8,8 +8,9 @@ import pytest
 from crossview.camera_noise import CameraNoise
 from crossview.cameras import Pinhole
 from crossview.column_model import COUNTS_SHAPE, NUM_RANGES, ColumnModel
-from crossview.observations import ObservationStore, fingerprint
+from crossview.observations import ObservationStore
 from crossview.photos import Mount, Photo, Rig
+from crossview.segmenters import fingerprint
 from crossview.semantic import SemanticMatcher
 
 MODEL = ColumnModel(np.ones(COUNTS_SHAPE), np.full(NUM_RANGES, 1 / NUM_RANGES))

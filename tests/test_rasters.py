@@ -8,6 +8,7 @@ from affine import Affine
 from pytest import approx
 from rasterio.enums import ColorInterp
 
+from crossview import legends
 from crossview.errors import GridMismatchError, MapError
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid
@@ -462,3 +463,24 @@ def test_real_images_fill_a_tile(data_dir, name, lat_deg, lon_deg):
     assert tile.covered.all()
     assert 30 < tile.rgb.mean() < 220
     assert tile.rgb.std() > 20
+
+
+# ------------------------------------------------------------------------- coarser
+
+
+def test_a_coarser_cell_is_a_building_where_half_of_it_is_and_as_high_as_its_highest():
+    cells = MapGrid(LocalFrame(50.0, 8.0), 10.0, 20.0, 0.5, 4, 6)
+    channel, building = legends.legend("crossview").find("building")
+    classes = np.zeros((4, 6, 3), np.uint8)
+    height_m = np.zeros((4, 6), np.float32)
+    for row, col, top_m in ((0, 0, 5.0), (0, 1, 7.0), (1, 2, 9.0), (2, 4, np.nan), (3, 5, 3.0)):
+        classes[row, col, channel], height_m[row, col] = building, top_m
+    covered = np.ones((4, 6), bool)
+    covered[3, 0] = False
+    known = frozenset({"building"})
+    coarse = MapRaster(cells, classes, "crossview", covered, known, height_m).coarsened(2)
+    assert coarse.grid == MapGrid(cells.frame, 10.0, 20.0, 1.0, 2, 3)
+    assert coarse.class_mask("building").tolist() == [[True, False, False], [False, False, True]]
+    assert coarse.building_height_m[0].tolist() == [7.0, 0.0, 0.0]
+    assert np.isnan(coarse.building_height_m[1, 2])
+    assert coarse.covered.tolist() == [[True, True, True], [False, True, True]]

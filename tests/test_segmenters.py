@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from crossview.cameras import Pinhole
 from crossview.photos import Mount, Panorama, Photo, Rig
-from crossview.segmenters import upright_images, usable_pixels
+from crossview.segmenters import Remembering, fingerprint, upright_images, usable_pixels
 
 
 def photo(roll_deg=0.0, mask=None):
@@ -62,3 +62,38 @@ def test_a_pixel_of_any_size_is_usable_where_the_mask_is_true_at_its_centre(rows
         for col in range(cols):
             at = int((2 * row + 1) * 4 // (2 * rows)), int((2 * col + 1) * 6 // (2 * cols))
             assert usable[row, col] == mask[at]
+
+
+# ---------------------------------------------------------------------- remembering
+
+
+class Asked:
+    """Says how often it was asked."""
+
+    classes = ("road",)
+    fingerprint = "asked"
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self, image):
+        self.times += 1
+        return np.full((*image.shape[:2], 1), self.times, np.float32)
+
+
+def test_a_remembering_segmenter_asks_once_for_the_same_pixels():
+    asked = Asked()
+    remembering = Remembering(asked, max_images=2)
+    images = [np.full((2, 3, 3), value, np.uint8) for value in range(3)]
+    assert remembering(images[0]).max() == remembering(images[0].copy()).max() == 1
+    assert remembering(images[1]).max() == 2
+    assert remembering.classes == ("road",)
+    assert fingerprint(remembering) == "asked"
+
+
+def test_a_remembering_segmenter_forgets_the_oldest():
+    remembering = Remembering(Asked(), max_images=2)
+    images = [np.full((2, 3, 3), value, np.uint8) for value in range(3)]
+    assert [remembering(image).max() for image in images] == [1, 2, 3]
+    assert remembering(images[2]).max() == 3
+    assert remembering(images[0]).max() == 4

@@ -152,7 +152,7 @@ def test_a_fit_of_a_town_finds_places_that_it_has_not_seen(samples, caplog, monk
 
 
 def scores_of(by_station):
-    """Scores by (scale, position sigma, heading sigma) of four stations, from a function of them."""
+    """Scores of four stations, from a function of (scale, position sigma, heading sigma)."""
     shape = len(semantic_fit.SCALES), 2, 2
     table = np.zeros((4, *shape))
     for at in np.ndindex(shape):

@@ -98,7 +98,7 @@ def pose(
             weights,
             class_image=class_image,
             model=model,
-            num_headings=DRIVE_HEADINGS if as_drive and matcher == "semantic" else None,
+            num_headings=DRIVE_HEADINGS if as_drive else None,
         ),
         stations=stations,
         single=single,

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from crossview.birdseye_matcher import BirdsEyeMatcher
     from crossview.camera_noise import CameraNoise
+    from crossview.joint_matcher import JointMatcher
     from crossview.segmenters import Segmenter
     from crossview.semantic import SemanticMatcher
 
@@ -35,10 +36,10 @@ class_image: Decorator = click.option(
 )
 matcher: Decorator = click.option(
     "--matcher",
-    type=click.Choice(["semantic", "birdseye"]),
+    type=click.Choice(["semantic", "joint", "birdseye"]),
     default="semantic",
     show_default=True,
-    help="What compares a photo with the map: its columns, or a simple vote from above.",
+    help="What compares a photo with the map: its columns, a simple vote from above, or both.",
 )
 model: Decorator = click.option(
     "--model",
@@ -125,17 +126,19 @@ def matcher_of(
     model: str | None = None,
     noise: CameraNoise | None = None,
     num_headings: int | None = None,
-) -> SemanticMatcher | BirdsEyeMatcher:
+) -> SemanticMatcher | JointMatcher | BirdsEyeMatcher:
     """The matcher that --matcher, --weights, --class-image and --model ask for."""
     from crossview.birdseye_matcher import BirdsEyeMatcher
+    from crossview.joint_matcher import JointMatcher
 
     if name == "birdseye":
         if model is not None:
-            raise click.UsageError("--model belongs to --matcher semantic. Leave it out.")
+            raise click.UsageError("--model is for matchers that look at columns. Leave it out.")
         return BirdsEyeMatcher(segmenter(weights, class_image=class_image))
-    return column_matcher(
+    columns = column_matcher(
         weights, class_image=class_image, model=model, noise=noise, num_headings=num_headings
     )
+    return columns if name == "semantic" else JointMatcher.of(columns)
 
 
 def column_matcher(
