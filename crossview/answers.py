@@ -23,8 +23,8 @@ MAX_SIDE_PX = 1600
 MIN_PROBABILITY = 0.5
 """An answer that is less probable than this to be within 5 m is no answer."""
 
-MAX_RADIUS_M = 250.0
-"""Largest disc that is searched without a gallery: its volume is half a gigabyte at 0.5 m."""
+MAX_RADIUS_M = 170.0
+"""Largest disc that is searched without a gallery: half a gigabyte at 0.5 m and 256 headings."""
 
 OUTSIDE = 0.05
 """Probability that a rough place is worse than its radius says, where nobody says better."""
@@ -156,7 +156,8 @@ def localize_photo(
             DEFAULT_COMPASS_SIGMA_DEG if compass_sigma_deg is None else compass_sigma_deg
         ),
     )
-    prior = on_open_ground(prior, maps)
+    # what the prior's own sources made of each other is no evidence of the query's
+    prior = replace(on_open_ground(prior, maps), log_evidence=0.0)
     localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
     with tqdm(total=2, unit="step", delay=2, disable=None, leave=False) as progress:
         view = matcher.observe(query)

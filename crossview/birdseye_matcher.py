@@ -202,7 +202,7 @@ class BuildingVotes:
             ],
             axis=2,
         )
-        known = map_raster.covered & (building | (BUILDING in map_raster.surveyed))
+        known = map_raster.knows(BUILDING)
         return np.where(known[..., None], np.log(ratios), 0.0).astype(np.float32)
 
 

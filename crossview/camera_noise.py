@@ -17,6 +17,7 @@ _FOCAL_LIMITS = (0.5, 2.0)
 """A focal length is at most this far off, as a factor."""
 
 _LOWEST_HEIGHT_M = 0.3
+_FEWEST = 3
 _NUM_PAIRINGS = 300
 """Ways to combine the errors that are tried for the least correlated."""
 
@@ -41,9 +42,10 @@ class CameraNoise:
 
     def __post_init__(self) -> None:
         sigmas = self._sigmas()
-        if not all(0 <= sigma < math.inf for sigma in sigmas) or self.num_variants < 1:
+        if not all(0 <= sigma < math.inf for sigma in sigmas) or self.num_variants < _FEWEST:
             raise ValueError(
-                f"Standard deviations must be 0 or more and num_variants at least 1, got {self}."
+                f"Standard deviations must be 0 or more and num_variants at least {_FEWEST}, which "
+                f"is the stated camera and one on either side; got {self}."
             )
 
     def variants(self, images: Sequence[SegmentedImage]) -> list[tuple[SegmentedImage, ...]]:

@@ -72,6 +72,9 @@ class ColumnEvidence:
 
     log_ratio: np.ndarray
 
+    def __post_init__(self) -> None:
+        self.log_ratio.flags.writeable = False
+
     @property
     def active(self) -> np.ndarray:
         """Which columns say anything, (azimuths,) bool."""

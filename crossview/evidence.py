@@ -30,6 +30,9 @@ ENCLOSED = 0.05
 PASSAGE_M = 1.0
 """A gap between buildings that is narrower than this is closed."""
 
+_BUILDING = "building"
+"""What the legends call it; they are a layer above."""
+
 _AROUND_M = 100.0
 """How much map around a prior is looked at for ways out of courtyards."""
 
@@ -234,16 +237,17 @@ def reachable(
     if not 0 < enclosed <= 1:
         raise ValueError(f"enclosed must be a share in (0, 1], got {enclosed}.")
     first_row, first_col = place_of(grid.map, map_raster.grid)
-    free = map_raster.building_height_m == 0  # NaN is a building of unknown height
+    free = ~map_raster.class_mask(_BUILDING)
+    known = map_raster.knows(_BUILDING)
     reach_cells = passage_m / 2 / map_raster.grid.cell_m
     # how far from the nearest wall; the rim of the map is no wall
     wide = ndimage.distance_transform_edt(free) > reach_cells if not free.all() else free
-    labels, _ = ndimage.label(wide | ~map_raster.covered)
+    labels, _ = ndimage.label(wide | ~known)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     is_open = np.isin(labels, np.unique(rim[rim > 0]))
     # what the narrowing took off at the walls
     is_open = free & (ndimage.distance_transform_edt(~is_open) <= reach_cells + 1)
-    is_open |= ~map_raster.covered
+    is_open |= ~known
     rows, cols = grid.map.shape
     part = is_open[first_row : first_row + rows, first_col : first_col + cols]
     return np.where(part, 0.0, math.log(enclosed))[:, :, None]

@@ -1,7 +1,9 @@
 """Columns and votes from above together: what the ground shows in the open adds to first walls.
 
-Both look at the same pixels, so the votes count a share only. On stations that chose neither, the
-votes made rigs and, more so, single photos more certain of the truth (see docs/columns.md).
+Both look at the same pixels, so the votes count a share only. The votes made rigs and, more so,
+single photos more certain of the truth (see docs/columns.md). Their ratios are set by hand and come
+on top of the columns' calibration: probabilities of elsewhere and coverage were not fitted for both
+together, and a single photo's votes use the stated camera only.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 
 from crossview.birdseye import BirdsEye
 from crossview.birdseye_matcher import BirdsEyeMatcher
+from crossview.column_model import ColumnModel
 from crossview.columns import ColumnView
 from crossview.grids import PoseGrid
 from crossview.photos import Panorama, Photo, Rig
@@ -79,6 +82,11 @@ class JointMatcher:
     def num_headings(self) -> int:
         """Heading bins."""
         return self.columns.num_headings
+
+    @property
+    def model(self) -> ColumnModel:
+        """Of the columns: drives take their correlation from it."""
+        return self.columns.model
 
     @property
     def map_parts(self) -> int:

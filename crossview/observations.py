@@ -13,7 +13,14 @@ from crossview.photos import Panorama, Photo, Rig
 from crossview.segmenters import fingerprint, upright_images
 from crossview.semantic import SemanticMatcher
 
-_LAYOUT = (1, columns.LOWEST_DEG, columns.HIGHEST_DEG, columns.ELEVATION_STEP_DEG)
+_LAYOUT = (
+    tuple(columns.GROUPS.items()),
+    columns.NUM_AZIMUTHS,
+    columns.LOWEST_DEG,
+    columns.HIGHEST_DEG,
+    columns.ELEVATION_STEP_DEG,
+    columns.NOMINAL_RANGE_M,
+)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ LARGEST_M = 1.5
 _HEADINGS_AROUND = 2
 """Bins on either side of the true heading that take part: heading truth has errors of its own."""
 
-_STATIONARY_M = 0.0
+_NORTH_DEG = 0.0
+"""Heading of a vehicle whose right is east and whose ahead is north."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,10 +133,12 @@ def vehicle_offset(preferences: Sequence[Preference]) -> Offset:
 
 def ground_offset(preferences: Sequence[Preference]) -> Offset:
     """The offset that all stations share on the ground, east and north."""
-    return _best(preferences, [_STATIONARY_M] * len(preferences))
+    return _best(preferences, [_NORTH_DEG] * len(preferences))
 
 
 def _best(preferences: Sequence[Preference], headings_deg: Iterable[float]) -> Offset:
+    if not preferences:
+        raise ValueError("There is no station with a known pose to compare with the map.")
     axis = np.arange(-LARGEST_M, LARGEST_M + CELL_M / 2, CELL_M)
     right_m, forward_m = np.meshgrid(axis, axis)
     total = np.zeros(right_m.shape)

@@ -409,7 +409,12 @@ class Evaluation:
         from tqdm import tqdm
 
         observe: Callable[[Any], Any] = self.matcher.observe
-        if self.cache is not None and isinstance(self.matcher, SemanticMatcher):
+        if self.cache is not None:
+            if not isinstance(self.matcher, SemanticMatcher):
+                raise ValueError(
+                    "Only the views of the column matcher are remembered. Leave out the cache, or "
+                    "use --matcher semantic."
+                )
             observe = ObservationStore(self.cache).observer(self.matcher)
         for query in tqdm(self.queries(), unit="query", delay=2, disable=None):
             yield query, observe(query.read())

@@ -311,7 +311,7 @@ class Posterior:
         return self.grid.pose_at(*(int(i) for i in index))
 
     def peak(self, *, radius_m: float = 1.5, turn_deg: float = 5.0) -> Pose:
-        """The mean of what is around the mode: finer than a cell, and never between two modes.
+        """The mean of what is close around the mode: finer than a cell, not pulled by far modes.
 
         Args:
             radius_m: How far from the mode cells take part.

@@ -88,6 +88,14 @@ class MapRaster:
         channel, class_id = self.legend.find(name)
         return self.classes[..., channel] == class_id
 
+    def knows(self, name: str) -> np.ndarray:
+        """Where the map says whether there is such a class, (rows, cols) bool.
+
+        In cells that it does not cover, and where nobody looked for the class, void is not
+        "nothing there".
+        """
+        return self.covered & (self.class_mask(name) | (name in self.surveyed))
+
     def cut(self, grid: MapGrid) -> MapRaster:
         """The part of the map on a smaller grid of the same cells.
 

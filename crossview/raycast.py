@@ -187,7 +187,7 @@ class _Walk:
                 for row, col in itertools.product(range(division), repeat=2)
             }
 
-        covered = map_raster.covered
+        known = map_raster.knows(BUILDING)
         return cls(
             grid,
             division,
@@ -196,7 +196,7 @@ class _Walk:
             phases(building),
             phases(above_m.astype(np.float32)),
             phases(is_unknown) if is_unknown.any() else None,
-            None if covered.all() else phases(~covered),
+            None if known.all() else phases(~known),
         )
 
     @property

@@ -44,7 +44,9 @@ class Remembering:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The segmenter's answer."""
-        name = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        name = hashlib.blake2b(
+            repr(image.shape).encode() + image.tobytes(), digest_size=16
+        ).digest()
         if name not in self._answers:
             while len(self._answers) >= self.max_images:
                 del self._answers[next(iter(self._answers))]

@@ -86,6 +86,9 @@ class CodeBlock:
     codes: np.ndarray
     free: np.ndarray
 
+    def __post_init__(self) -> None:
+        self.codes.flags.writeable = self.free.flags.writeable = False
+
 
 @dataclass(frozen=True)
 class SemanticMatcher:
@@ -172,11 +175,13 @@ class SemanticMatcher:
         self._require_fit(grid)
         grid.require_memory()
         _require_views(views)
-        if not map_raster.class_mask(BUILDING).any():
-            _log.warning("The map has no building near %s: columns say nothing there.", grid.map)
         tried = self._tried(headings)
         height_m = self.rays_height_m(views[0])
         evidence = self._evidence(views, height_m)
+        place_of(grid.map.divided(self.map_parts), map_raster.grid)  # or it raises
+        if not map_raster.class_mask(BUILDING).any():
+            _log.warning("The map has no building near %s: columns say nothing there.", grid.map)
+            return self._nothing(grid, tried)
         if not any(one.active.any() for one in evidence):
             return self._nothing(grid, tried)
         cells = grid.map.padded(self._blur_cells * self.cell_m)
@@ -488,7 +493,7 @@ class _Digests:
         self._cells = map_raster.grid
         self._tile_cells = tile_cells
         self._content = np.where(
-            map_raster.covered,
+            map_raster.knows(BUILDING),
             np.where(map_raster.class_mask(BUILDING), map_raster.building_height_m, -1.0),
             -2.0,
         ).astype(np.float32)

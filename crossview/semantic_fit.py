@@ -55,8 +55,8 @@ POSITION_SIGMAS_M = (0.1, 0.15, 0.25, 0.35, 0.5, 0.7, 1.0)
 HEADING_SIGMAS_DEG = (0.2, 0.35, 0.5, 0.8, 1.2, 1.8)
 UNKNOWN_LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(3).tolist())
 UNEXPLAINED_SHARES = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
-CORRELATIONS_M = (0.0, 3.5, 7.0, 14.0, 28.0, 56.0)
-"""The values that are tried."""
+CORRELATIONS_M = (3.5, 7.0, 14.0, 28.0, 56.0)
+"""The values that are tried. Frames are 3.5 m apart or more: shorter lengths cannot be told."""
 
 DRIVE_SEEDS = 2
 """Made-up odometries for the correlation of drives."""
@@ -67,7 +67,7 @@ PRIOR_RADIUS_M, PRIOR_SHIFT_M = 25.0, 15.0
 WRONG_PLACE_M = (70.0, 150.0)
 """How far away a disc is that does not hold the camera."""
 
-_HEIGHTS_WITHIN_M = 150.0
+_HEIGHTS_WITHIN_M = 50.0
 _MAX_DRAWS = 200
 _BLUR_SIGMAS = 4.0
 _SINGLE_WEIGHT = 0.25
@@ -308,9 +308,7 @@ def _range_shares(rigs: Sequence[Sample]) -> np.ndarray:
 def _heights_around_m(sample: Sample) -> np.ndarray:
     """Heights of map cells with a building around a station: large buildings count more."""
     pose = sample.truth
-    cells = MapGrid.around(
-        sample.frame, pose.x_m, pose.y_m, radius_m=_HEIGHTS_WITHIN_M / 3, cell_m=2.0
-    )
+    cells = MapGrid.around(sample.frame, pose.x_m, pose.y_m, radius_m=_HEIGHTS_WITHIN_M, cell_m=2.0)
     height_m = sample.maps(cells).building_height_m
     return height_m[np.isfinite(height_m) & (height_m > 0)]
 
@@ -511,8 +509,8 @@ class _Bench:
         One group of numbers is tried at a time. A street is a small sample: of all calibrations
         whose score is within one standard error of the best (of the differences by station), the
         one that trusts map and columns least is taken, as in the one-standard-error rule of Breiman
-        et al. (1984): the most outliers, then the least trust in heights, the smallest scale, and
-        the widest blur.
+        et al. (1984): the most outliers, then the least trust in heights and pixels, the smallest
+        scale, and the widest blur.
         """
         start = Calibration()
         setting = _Setting(start.pixel_scale, start.height_share, start.outlier_share)

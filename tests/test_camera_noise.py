@@ -148,9 +148,10 @@ def test_the_number_of_views_is_known_before_they_are_made(query, noise):
         {"height_sigma_m": math.inf},
         {"focal_sigma": -0.1},
         {"num_variants": 0},
+        {"num_variants": 2},
     ],
     ids=str,
 )
 def test_senseless_noise_is_refused(wrong):
-    with pytest.raises(ValueError, match="0 or more and num_variants at least 1"):
+    with pytest.raises(ValueError, match="0 or more and num_variants at least 3"):
         CameraNoise(**wrong)

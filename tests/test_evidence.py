@@ -331,6 +331,8 @@ def court_map(*, door_m=0.0, height_m=10.0):
     solid &= ~((x_m < door_m / 2) & (np.meshgrid(*cells.centers())[1] < 0))
     height = np.where(solid, height_m, 0).astype(np.float32)
     classes = np.zeros((80, 80, 3), np.uint8)
+    channel, building = legends.legend("crossview").find("building")
+    classes[..., channel][solid] = building
     known = frozenset({"building"})
     covered = np.ones((80, 80), bool)
     return MapRaster(cells, classes, "crossview", covered, known, height)

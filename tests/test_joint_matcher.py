@@ -15,6 +15,7 @@ from crossview.column_model import COUNTS_SHAPE, NUM_RANGES, Calibration, Column
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.joint_matcher import JointMatcher
+from crossview.pose_evaluation import Evaluation
 from crossview.rasters import MapRaster
 from crossview.semantic import SemanticMatcher
 from crossview.synthetic.palette import PaletteSegmenter
@@ -100,6 +101,13 @@ def test_it_reaches_as_far_as_the_farther_and_draws_the_map_as_finely_as_columns
     assert joint.reach_m == joint.columns.reach_m > joint.votes.reach_m
     assert (joint.map_parts, joint.cell_m, joint.num_headings) == (2, 0.5, 16)
     assert joint.scale == 0.1
+
+
+def test_a_drive_takes_the_correlation_of_the_columns_model(joint):
+    calibration = replace(joint.model.calibration, correlation_m=12.5)
+    drive = JointMatcher.of(replace(joint.columns, model=joint.model.calibrated(calibration)))
+    tracker = Evaluation(None, drive).tracker(lambda *_: 0.0)
+    assert tracker.correlation_m == 12.5
 
 
 def test_matchers_of_other_cells_or_headings_are_refused(joint):

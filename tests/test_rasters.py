@@ -484,3 +484,20 @@ def test_a_coarser_cell_is_a_building_where_half_of_it_is_and_as_high_as_its_hig
     assert coarse.building_height_m[0].tolist() == [7.0, 0.0, 0.0]
     assert np.isnan(coarse.building_height_m[1, 2])
     assert coarse.covered.tolist() == [[True, True, True], [False, True, True]]
+
+
+def test_a_map_knows_a_class_where_it_is_drawn_or_was_surveyed_and_only_where_covered():
+    cells = MapGrid(LocalFrame(50.0, 8.0), 0.0, 1.0, 1.0, 1, 3)
+    channel, building = legends.legend("crossview").find("building")
+    classes = np.zeros((1, 3, 3), np.uint8)
+    classes[0, 0, channel] = building
+    covered = np.array([[True, True, False]])
+    height_m = np.zeros((1, 3), np.float32)
+
+    def known(*surveyed):
+        names = frozenset(surveyed)
+        drawn = MapRaster(cells, classes, "crossview", covered, names, height_m)
+        return drawn.knows("building").tolist()
+
+    assert known("building") == [[True, True, False]]
+    assert known() == [[True, False, False]]

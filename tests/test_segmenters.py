@@ -91,6 +91,12 @@ def test_a_remembering_segmenter_asks_once_for_the_same_pixels():
     assert fingerprint(remembering) == "asked"
 
 
+def test_a_remembering_segmenter_tells_shapes_of_the_same_bytes_apart():
+    remembering = Remembering(Asked())
+    assert remembering(np.zeros((2, 3, 3), np.uint8)).shape == (2, 3, 1)
+    assert remembering(np.zeros((3, 2, 3), np.uint8)).shape == (3, 2, 1)
+
+
 def test_a_remembering_segmenter_forgets_the_oldest():
     remembering = Remembering(Asked(), max_images=2)
     images = [np.full((2, 3, 3), value, np.uint8) for value in range(3)]

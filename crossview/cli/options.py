@@ -107,11 +107,12 @@ def numbers(text: str) -> list[int]:
     """Whole numbers of a text such as "3", "0-9" or "0-4,7"."""
     found: list[int] = []
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
             raise click.UsageError(f"--seeds {text}: expected numbers or ranges, such as 0-9.")
-        found.extend(range(int(first), int(last or first) + 1))
-    return found
+        found.extend(range(int(first), int(last) + 1))
+    return list(dict.fromkeys(found))
 
 
 ESPNETV2_MODEL, CLASS_IMAGE_MODEL = "columns-espnetv2", "columns-class-image"
