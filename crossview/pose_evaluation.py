@@ -396,13 +396,20 @@ class Evaluation:
     def queries(self) -> list[Query]:
         """What is asked."""
         chosen = None if self.stations is None else stations_of(self.manifest, self.stations)
-        return queries(
+        found = queries(
             self.manifest,
             single=self.single,
             stations=chosen,
             cameras=self.cameras,
             max_pitch_deg=self.max_pitch_deg,
         )
+        if not found:
+            raise ManifestError(
+                f"{self.manifest.name} has no query with a known pose for stations "
+                f"{self.stations or 'all'} and cameras {self.cameras or 'all'}; its cameras are "
+                f"{', '.join(self.manifest.cameras['camera_id'])}."
+            )
+        return found
 
     def views(self) -> Iterator[tuple[Query, Any]]:
         """Every query and what the matcher makes of it, one at a time."""

@@ -13,6 +13,7 @@ import itertools
 import logging
 import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -70,6 +71,9 @@ WRONG_PLACE_M = (70.0, 150.0)
 _HEIGHTS_WITHIN_M = 50.0
 _MAX_DRAWS = 200
 _BLUR_SIGMAS = 4.0
+_WORST_NLL = 700.0
+"""Of a truth that is excluded: exp(-700) is about the smallest probability in float64."""
+
 _SINGLE_WEIGHT = 0.25
 """A rig's photos together count as much as the rig."""
 
@@ -136,11 +140,13 @@ def fit(
     Raises:
         ValueError: There are fewer than two stations per fold.
     """
-    stations = list(dict.fromkeys(sample.station for sample in samples))
+    stations = list(dict.fromkeys(sample.station for sample in samples if sample.is_rig))
+    if num_folds < 2:
+        raise ValueError(f"num_folds is {num_folds}; something must be left out: at least 2.")
     if len(stations) < 2 * num_folds:
         raise ValueError(
-            f"{len(stations)} stations are too few for {num_folds} stretches of at least two. "
-            "Give more stations, or fewer folds."
+            f"{len(stations)} stations with poses are too few for {num_folds} stretches of at "
+            "least two. Give more stations, or fewer folds."
         )
     model = tables(samples)
     folds = list(_folds(stations, num_folds))
@@ -202,8 +208,8 @@ def _nll_by_station(report: Mapping[str, Any]) -> np.ndarray:
         [frame["filtered"]["nll"] for frame in frames.values()]
         for frames in report["queries"].values()
     ]
-    excluded = None  # what JSON says of an infinite one
-    return np.mean([[np.inf if nll is excluded else nll for nll in one] for one in seeds], axis=0)
+    # None is what JSON says of an infinite one
+    return np.mean([[_WORST_NLL if nll is None else nll for nll in one] for one in seeds], axis=0)
 
 
 def _is_close(lost: np.ndarray) -> bool:
@@ -235,8 +241,10 @@ def samples_of(
     observe = looker.observe if cache is None else ObservationStore(cache).observer(looker)
     rigs = queries(manifest, stations=chosen, max_pitch_deg=90.0)
     photos = queries(manifest, single=True, stations=chosen)
-    names = {query.name for query in rigs}
-    found = [*rigs, *(photo for photo in photos if photo.name not in names)]
+    per_station = Counter(photo.station for photo in photos)
+    # the one photo of a station is its rig
+    singles = (photo for photo in photos if per_station[photo.station] > 1)
+    found = [*rigs, *singles]
     order = {s.station_id: s.order for s in manifest.stations(max_pitch_deg=90.0)}
     found.sort(key=lambda query: (query.region, order[query.station], query.station))
     return [

@@ -87,6 +87,8 @@ def pose(
     from crossview.manifest import Manifest
     from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation, PriorRule
 
+    if as_drive and single:
+        raise click.UsageError("A drive is of whole rigs: give --drive or --single, not both.")
     if cameras and not single:
         raise click.UsageError("--cameras chooses single photos: give --single too.")
     if json_path is not None and not json_path.parent.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from crossview.joint_matcher import JointMatcher
     from crossview.segmenters import Segmenter
     from crossview.semantic import SemanticMatcher
+
+_log = logging.getLogger(__name__)
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -152,10 +155,20 @@ def column_matcher(
 ) -> SemanticMatcher:
     """The column matcher that --weights, --class-image and --model ask for."""
     from crossview.models import load_model
+    from crossview.segmenters import fingerprint
     from crossview.semantic import SemanticMatcher
 
     tables = load_model(model or (CLASS_IMAGE_MODEL if class_image else ESPNETV2_MODEL))
     options: dict[str, Any] = {} if noise is None else {"noise": noise}
     if num_headings is not None:
         options["num_headings"] = num_headings
-    return SemanticMatcher(segmenter(weights, class_image=class_image), tables, **options)
+    network = segmenter(weights, class_image=class_image)
+    counted = tables.provenance.get("segmenter")
+    if counted not in (None, fingerprint(network)):
+        _log.warning(
+            "The model's tables were counted with %s and the photos are looked at by %s: its "
+            "probabilities may not hold. Fit one with `crossview fit semantic`.",
+            counted,
+            fingerprint(network),
+        )
+    return SemanticMatcher(network, tables, **options)
