@@ -276,7 +276,7 @@ def test_steps_cannot_be_written_to():
 
 def test_a_localizer_is_a_matcher():
     class Matcher:
-        cell_m, num_headings, reach_m, scale = 1.0, 16, 5.0, 1.0
+        cell_m, num_headings, reach_m, scale, map_parts = 1.0, 16, 5.0, 1.0, 1
 
         def log_likelihood(self, query, map_raster, grid, *, headings=None):
             assert map_raster == grid.map.padded(5)
@@ -567,8 +567,8 @@ def test_alignment_finds_the_placement_of_a_drive():
     alignment = aligned(steps, prior)
     assert alignment.posterior.mode() == start
     for pose, expected in zip(alignment.poses, poses, strict=True):
-        assert distance_m(pose, expected) < 1e-6
-        assert turned_by_deg(pose, expected) < 1e-6
+        assert distance_m(pose, expected) < 0.5  # cells of a metre
+        assert turned_by_deg(pose, expected) < 1.0
 
 
 def test_alignment_sums_the_evidence_at_the_moved_poses():

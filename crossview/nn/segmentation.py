@@ -184,7 +184,7 @@ class CityscapesSegmenter:
         """A digest of the weights and the size that the network sees."""
         digest = hashlib.blake2b(f"{self.width_px}".encode(), digest_size=16)
         for weight in self.model.weights:
-            digest.update(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes())
+            digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
         return f"{self.model.name}-{digest.hexdigest()}"
 
     def network_size_px(self, rows: int, cols: int) -> tuple[int, int]:
