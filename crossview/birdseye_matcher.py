@@ -16,8 +16,8 @@ from scipy import ndimage, special
 from crossview import birdseye, voting
 from crossview.birdseye import BirdsEye
 from crossview.cameras import map_from_camera
-from crossview.errors import FrameMismatchError, GridMismatchError
-from crossview.grids import MapGrid, PoseGrid
+from crossview.errors import GridMismatchError
+from crossview.grids import MapGrid, PoseGrid, require_frame
 from crossview.legends import BUILDING
 from crossview.photos import Mount, Panorama, Photo, Rig
 from crossview.rasters import MapRaster
@@ -283,11 +283,7 @@ class BirdsEyeMatcher:
 
     def _window(self, map_raster: MapRaster, grid: PoseGrid) -> voting.Window:
         cells, poses = map_raster.grid, grid.map
-        if cells.frame != poses.frame:
-            raise FrameMismatchError(
-                f"The prior is anchored at {poses.frame} and the map at {cells.frame}. "
-                "Build both from one LocalFrame."
-            )
+        require_frame(cells, poses)
         col, row = cells.to_pixel(poses.west_m, poses.north_m)
         fits = (
             np.isclose(poses.cell_m, self.cell_m)

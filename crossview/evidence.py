@@ -11,9 +11,16 @@ import numpy.typing as npt
 from scipy.special import log_ndtr
 
 from crossview import angles
-from crossview.errors import FrameMismatchError, MissingLocationError
+from crossview.errors import MissingLocationError
 from crossview.frames import Fix, LocalFrame
-from crossview.grids import MAX_VOLUME_BYTES, Bounds, MapGrid, PoseGrid, place_of
+from crossview.grids import (
+    MAX_VOLUME_BYTES,
+    Bounds,
+    MapGrid,
+    PoseGrid,
+    place_of,
+    require_frame,
+)
 from crossview.posterior import Posterior, Resolution
 
 if TYPE_CHECKING:
@@ -276,11 +283,7 @@ def require_same_cells(grid: PoseGrid, map_raster: MapRaster) -> None:
         FrameMismatchError: They are anchored at different places.
         ValueError: Their cells differ.
     """
-    if map_raster.grid.frame != grid.map.frame:
-        raise FrameMismatchError(
-            f"The prior is anchored at {grid.map.frame} and the map at {map_raster.grid.frame}. "
-            "Build both from one LocalFrame."
-        )
+    require_frame(map_raster.grid, grid.map)
     if map_raster.grid != grid.map:
         raise ValueError(
             f"The map covers {map_raster.grid} and the grid {grid.map}. Cut the map to the grid."

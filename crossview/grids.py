@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from crossview import angles
-from crossview.errors import GridMismatchError, OutOfRegionError, VolumeTooLargeError
+from crossview.errors import (
+    FrameMismatchError,
+    GridMismatchError,
+    OutOfRegionError,
+    VolumeTooLargeError,
+)
 from crossview.frames import LocalFrame, Pose
 
 if TYPE_CHECKING:
@@ -245,6 +250,19 @@ class PoseGrid:
                 f"{max_bytes / 1e9:.1f} GB. Use num_headings=1 (matchers then sum over headings as "
                 "they go), larger cells, a smaller window, or, where there is one, more max_bytes."
             )
+
+
+def require_frame(cells: MapGrid, poses: MapGrid) -> None:
+    """Refuse a map and poses of different frames.
+
+    Raises:
+        FrameMismatchError: They are anchored at different places.
+    """
+    if cells.frame != poses.frame:
+        raise FrameMismatchError(
+            f"The prior is anchored at {poses.frame} and the map at {cells.frame}. "
+            "Build both from one LocalFrame."
+        )
 
 
 def place_of(part: MapGrid, whole: MapGrid) -> tuple[int, int]:

@@ -24,8 +24,8 @@ from crossview.camera_noise import CameraNoise
 from crossview.column_evidence import ColumnEvidence
 from crossview.column_model import Calibration, ColumnModel
 from crossview.columns import ColumnView
-from crossview.errors import FrameMismatchError, GridMismatchError
-from crossview.grids import MapGrid, PoseGrid, place_of
+from crossview.errors import GridMismatchError
+from crossview.grids import MapGrid, PoseGrid, place_of, require_frame
 from crossview.legends import BUILDING
 from crossview.photos import Panorama, Photo, Rig
 from crossview.rasters import MapRaster
@@ -380,19 +380,6 @@ def _require_views(views: Sequence[ColumnView]) -> None:
         raise ValueError(
             f"A query is looked at in {columns.NUM_AZIMUTHS} columns, at least once; got views of "
             f"{sorted(widths)} columns. Use what observe returns."
-        )
-
-
-def require_frame(cells: MapGrid, poses: MapGrid) -> None:
-    """Refuse a map and poses of different frames.
-
-    Raises:
-        FrameMismatchError: They are anchored at different places.
-    """
-    if cells.frame != poses.frame:
-        raise FrameMismatchError(
-            f"The prior is anchored at {poses.frame} and the map at {cells.frame}. "
-            "Build both from one LocalFrame."
         )
 
 
