@@ -1,7 +1,7 @@
 """Columns and votes from above together: what the ground shows in the open adds to first walls.
 
-Both look at the same pixels, so the votes count a share only. The votes made rigs and, more so,
-single photos more certain of the truth (see docs/columns.md). Their ratios are set by hand and come
+Both look at the same pixels, so the votes count a share only. They made single photos more certain
+of the truth, and rigs too certain (see docs/columns.md). Their ratios are set by hand and come
 on top of the columns' calibration: probabilities of elsewhere and coverage were not fitted for both
 together, and a single photo's votes use the stated camera only.
 """
@@ -25,7 +25,7 @@ from crossview.segmenters import Remembering
 from crossview.semantic import SemanticMatcher
 
 VOTES_SHARE = 0.5
-"""Of the votes' own log-likelihood; within a standard error of the best on stations 482-494."""
+"""Of the votes' own log-likelihood; half and all did alike on stations 482-494."""
 
 
 @dataclass(frozen=True, eq=False)
