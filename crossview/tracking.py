@@ -101,7 +101,7 @@ class Alignment:
     @property
     def poses(self) -> list[Pose]:
         """The most probable placement: the pose of every frame."""
-        start = self.posterior.peak()
+        start = self.posterior.mode()
         return [start.moved(motion) for motion in self.motions]
 
 

@@ -567,8 +567,8 @@ def test_alignment_finds_the_placement_of_a_drive():
     alignment = aligned(steps, prior)
     assert alignment.posterior.mode() == start
     for pose, expected in zip(alignment.poses, poses, strict=True):
-        assert distance_m(pose, expected) < 0.5  # cells of a metre
-        assert turned_by_deg(pose, expected) < 1.0
+        assert distance_m(pose, expected) < 1e-6
+        assert turned_by_deg(pose, expected) < 1e-6
 
 
 def test_alignment_sums_the_evidence_at_the_moved_poses():
