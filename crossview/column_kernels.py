@@ -28,21 +28,39 @@ def compiled() -> Kernel | None:
     import numba
 
     # numba's own threads may not be started from several Python threads, so callers split the work
-    @numba.njit(fastmath=True, cache=True, nogil=True)
+    @numba.njit(cache=True, nogil=True)
     def sums(
         log_ratio: np.ndarray, codes: np.ndarray, columns: np.ndarray, turns: np.ndarray
     ) -> np.ndarray:
         num_cells, num_azimuths = codes.shape
-        total = np.zeros((num_cells, len(turns)), np.float32)
-        around = np.empty(2 * num_azimuths, np.int32)
+        place = np.full(log_ratio.shape[1], -1, np.int32)
+        seen = np.empty(log_ratio.shape[1], np.int32)
+        num_seen = 0
         for cell in range(num_cells):
-            around[:num_azimuths] = codes[cell]
-            around[num_azimuths:] = codes[cell]
-            own = total[cell]
-            for column in columns:
-                row = log_ratio[column]
-                for k in range(len(turns)):
-                    own[k] += row[around[column + turns[k]]]
+            for azimuth in range(num_azimuths):
+                code = codes[cell, azimuth]
+                if place[code] < 0:
+                    place[code], seen[num_seen] = num_seen, code
+                    num_seen += 1
+        # a row per code, so that what one azimuth adds to all turns lies side by side
+        by_turn = np.zeros((num_seen, 2 * num_azimuths), np.float32)
+        for column in columns:
+            # turned by t, a query's column k looks at azimuth t + k
+            turn = (num_azimuths - column) % num_azimuths
+            for i in range(num_seen):
+                by_turn[i, turn] = log_ratio[column, seen[i]]
+                by_turn[i, turn + num_azimuths] = log_ratio[column, seen[i]]
+        total = np.empty((num_cells, len(turns)), np.float32)
+        around = np.empty(num_azimuths, np.float32)
+        for cell in range(num_cells):
+            around[:] = 0.0
+            for azimuth in range(num_azimuths):
+                first = num_azimuths - azimuth
+                row = by_turn[place[codes[cell, azimuth]], first : first + num_azimuths]
+                for turn in range(num_azimuths):
+                    around[turn] += row[turn]
+            for k in range(len(turns)):
+                total[cell, k] = around[turns[k]]
         return total
 
     return sums

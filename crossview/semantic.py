@@ -17,13 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import ndimage, special
+from scipy import special
 
 from crossview import angles, column_evidence, column_kernels, columns, raycast
 from crossview.camera_noise import CameraNoise
 from crossview.column_evidence import ColumnEvidence
 from crossview.column_model import Calibration, ColumnModel
-from crossview.columns import ColumnView
+from crossview.columns import NUM_THREADS, ColumnView
 from crossview.errors import GridMismatchError
 from crossview.grids import MapGrid, PoseGrid, place_of, require_frame
 from crossview.legends import BUILDING
@@ -31,20 +31,25 @@ from crossview.photos import Panorama, Photo, Rig
 from crossview.rasters import MapRaster
 from crossview.segmenters import Segmenter
 
-NUM_THREADS = 2
-"""That sum over columns: NumPy lets go of the interpreter inside of them."""
-
 _log = logging.getLogger(__name__)
 
 _HEIGHT_STEP_M = 0.1
 """Cameras are ray-cast at whole steps of height, so that photos of one street share the work."""
 
-_CELLS_AT_ONCE = 64
-"""Poses that are looked up together: their codes and sums stay in the processor's cache."""
+_CELLS_AT_ONCE = 2048
+"""Cells that are summed together: they share a table of the codes that any of them sees."""
 
-_CELLS_AT_ONCE_COMPILED = 512
+_ROWS_AT_ONCE = 16
+"""Of cells that are blurred together: they stay in the processor's cache."""
 
 _BLUR_SIGMAS = 3.0
+
+_FLOAT32_NATS = 80.0
+"""Whose exponential, and that of minus them, float32 holds with all digits."""
+
+_NEGLIGIBLE_NATS = 20.0
+"""Below the floor, what is lost is a rounding of it."""
+
 _ON_LATTICE = 1e-6
 
 
@@ -187,21 +192,24 @@ class SemanticMatcher:
         cells = grid.map.padded(self._blur_cells * self.cell_m)
         blur = _Blur.of(self.model.calibration, self.cell_m, self.num_headings, self._blur_cells)
         needed = blur.needed(tried)
+        shares = blur.shares(needed, tried)
+        unexplained = self.model.calibration.unexplained_share
         blocks = self._scored_blocks(evidence, map_raster, cells, needed, height_m)
         if grid.num_headings == 1:
-            total = np.full(cells.shape, -np.inf)
-            log_weights = blur.log_weights(needed, tried)[:, None] - math.log(self.num_headings)
+            image = np.full((*cells.shape, 1), -np.inf)
+            weights = shares.sum(axis=1) / self.num_headings
             for rows, cols, free, scores in blocks:
-                total[rows, cols][free] = np.logaddexp.reduce(scores + log_weights, axis=0)
-            tried_share = len(tried) / self.num_headings
-            total = self._with_floor(blur.over_positions(total), tried_share)
-            return total[:, :, None].astype(np.float32)
-        volume = np.full((len(needed), *cells.shape), -np.inf, np.float32)
+                image[rows, cols][free, 0] = _log_dot(scores, weights)
+            floor = unexplained * len(tried) / self.num_headings
+            return blur.over_poses(image, np.full((1, 1), 1 - unexplained), floor=floor)
+        volume = np.full((*cells.shape, len(needed)), -np.inf, np.float32)
         for rows, cols, free, scores in blocks:
-            volume[:, rows, cols][:, free] = scores
-        result = np.full((*grid.map.shape, self.num_headings), -np.inf, np.float32)
-        for k, log_ratio in blur.over_poses(volume, needed, tried):
-            result[:, :, k] = self._with_floor(log_ratio)
+            volume[rows, cols][free] = scores
+        blurred = blur.over_poses(volume, (1 - unexplained) * shares, floor=unexplained)
+        if len(tried) == self.num_headings:
+            return blurred
+        result = np.full(grid.shape, -np.inf, np.float32)
+        result[:, :, tried] = blurred
         return result
 
     def rays_height_m(self, view: ColumnView) -> float:
@@ -224,15 +232,15 @@ class SemanticMatcher:
         headings: np.ndarray,
         height_m: float,
     ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
-        """Blocks of cells: rows, cols, which are free, and their scores (headings, free cells)."""
+        """Blocks of cells: rows, cols, which are free, and their scores (free cells, headings)."""
         for rows, cols, block in self.coded_blocks(map_raster, cells, height_m):
             wanted = block.codes[block.free]
             sums = (
-                self.scale * column_sums(one, wanted, headings, num_headings=self.num_headings)
+                self.scale * column_sums(one, wanted, headings, num_headings=self.num_headings).T
                 for one in evidence
             )
             # which of the cameras it was is not known, and all are equally probable
-            scores = functools.reduce(np.logaddexp, sums)
+            scores = functools.reduce(_log_add_exp, sums)
             yield rows, cols, block.free, scores - np.float32(math.log(len(evidence)))
 
     def coded_blocks(
@@ -276,18 +284,6 @@ class SemanticMatcher:
     @property
     def _blur_cells(self) -> int:
         return math.ceil(_BLUR_SIGMAS * self.model.calibration.position_sigma_m / self.cell_m)
-
-    def _with_floor(self, log_ratio: np.ndarray, tried_share: float = 1.0) -> np.ndarray:
-        """With the probability that nothing of the map explains the query.
-
-        Args:
-            log_ratio: At every cell.
-            tried_share: Share of all headings over which log_ratio is a mean.
-        """
-        share = self.model.calibration.unexplained_share
-        if share == 0:
-            return log_ratio
-        return np.logaddexp(math.log1p(-share) + log_ratio, math.log(share * tried_share))
 
     def _tried(self, headings: np.ndarray | None) -> np.ndarray:
         if headings is None:
@@ -341,20 +337,14 @@ def column_sums(
     """
     turns = np.asarray(headings, np.int64) * (codes.shape[1] // num_headings)
     used = np.flatnonzero(evidence.active)
-    kernel, at_once = column_kernels.compiled(), _CELLS_AT_ONCE_COMPILED
-    if kernel is None:
-        kernel, at_once = sums_without_compiler, _CELLS_AT_ONCE
-    blocks = [slice(first, first + at_once) for first in range(0, len(codes), at_once)]
-    result = np.empty((len(turns), len(codes)), np.float32)
+    kernel = column_kernels.compiled() or sums_without_compiler
+    num_parts = NUM_THREADS * max(1, math.ceil(len(codes) / (NUM_THREADS * _CELLS_AT_ONCE)))
 
-    def look_up(block: slice) -> None:
-        own = np.ascontiguousarray(codes[block])
-        result[:, block] = kernel(evidence.log_ratio, own, used, turns).T
+    def look_up(part: np.ndarray) -> np.ndarray:
+        return kernel(evidence.log_ratio, np.ascontiguousarray(part), used, turns)
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        for _ in pool.map(look_up, blocks):
-            pass
-    return result
+        return np.concatenate(list(pool.map(look_up, np.array_split(codes, num_parts)))).T
 
 
 def sums_without_compiler(
@@ -362,16 +352,38 @@ def sums_without_compiler(
 ) -> np.ndarray:
     """What column_kernels.compiled() does, in NumPy: (cells, headings)."""
     num_azimuths = codes.shape[1]
-    # a slice where all headings are tried, so that nothing is copied
-    everything = len(turns) == num_azimuths
-    around = codes.T.astype(np.intp)
-    around = np.concatenate([around, around])
-    total = np.zeros((len(turns), around.shape[1]), np.float32)
-    for column in used:
-        # a query's column k at heading h looks at azimuth h + k
-        seen = around[column : column + num_azimuths] if everything else around[column + turns]
-        total += log_ratio[column][seen]
-    return total.T
+    is_seen = np.zeros(log_ratio.shape[1], bool)
+    is_seen[codes] = True
+    # a row per code, so that what one azimuth adds to all turns lies side by side
+    by_turn = np.zeros((np.count_nonzero(is_seen), num_azimuths), np.float32)
+    # turned by t, a query's column k looks at azimuth t + k
+    by_turn[:, -used] = log_ratio[used][:, is_seen].T
+    by_turn = np.concatenate([by_turn, by_turn], axis=1)
+    place = (np.cumsum(is_seen) - 1)[codes.T]
+    total = np.zeros(codes.shape, np.float32)
+    for azimuth in range(num_azimuths):
+        total += by_turn[place[azimuth], num_azimuths - azimuth : 2 * num_azimuths - azimuth]
+    return total[:, turns]
+
+
+def _log_add_exp(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """np.logaddexp of finite values, many times as fast."""
+    total = -np.abs(first - second)
+    np.exp(total, out=total)
+    total += 1.0
+    np.log(total, out=total)
+    total += np.maximum(first, second)
+    return total
+
+
+def _log_dot(log_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Log of a weighted sum along the last axis, float64."""
+    with np.errstate(divide="ignore"):
+        log_terms = log_values + np.log(weights).astype(np.float32)
+    peak = log_terms.max(axis=-1, keepdims=True)
+    log_terms -= peak
+    np.exp(log_terms, out=log_terms)
+    return np.log(log_terms.sum(axis=-1, dtype=float)) + peak[..., 0]
 
 
 def _require_views(views: Sequence[ColumnView]) -> None:
@@ -388,85 +400,98 @@ class _Blur:
     """What the map as a whole may be off: mass moves to neighbouring cells and headings.
 
     Args:
-        sigma_cells: Standard deviation along rows and columns.
-        margin_cells: Cells around the grid that take part.
-        taps: Weights of neighbouring heading bins, centred; an odd number of them.
+        cell_taps: Weights of neighbouring rows and of columns, centred; an odd number of them.
+        heading_taps: Weights of neighbouring heading bins, centred; an odd number of them.
         num_headings: Bins of a full turn.
     """
 
-    sigma_cells: float
-    margin_cells: int
-    taps: np.ndarray
+    cell_taps: np.ndarray
+    heading_taps: np.ndarray
     num_headings: int
 
     @classmethod
     def of(
         cls, calibration: Calibration, cell_m: float, num_headings: int, margin_cells: int
     ) -> _Blur:
+        offsets = np.arange(-margin_cells, margin_cells + 1)
+        density = np.exp(-0.5 * (offsets * cell_m / max(calibration.position_sigma_m, 1e-9)) ** 2)
         sigma_bins = calibration.heading_sigma_deg * num_headings / angles.FULL_TURN_DEG
         reach = min(math.ceil(_BLUR_SIGMAS * sigma_bins), (num_headings - 1) // 2)
         offsets = np.arange(-reach, reach + 1)
         # the normal distribution's mass in each bin
         edges = special.ndtr((offsets[:, None] + [-0.5, 0.5]) / max(sigma_bins, 1e-9))
         mass = edges[:, 1] - edges[:, 0]
-        sigma_cells = calibration.position_sigma_m / cell_m
-        return cls(sigma_cells, margin_cells, mass / mass.sum(), num_headings)
+        return cls(density / density.sum(), mass / mass.sum(), num_headings)
 
     def needed(self, tried: np.ndarray) -> np.ndarray:
         """Bins that reach the ones to try."""
-        reach = len(self.taps) // 2
+        reach = len(self.heading_taps) // 2
         return np.unique((tried[:, None] + np.arange(-reach, reach + 1)) % self.num_headings)
 
-    def log_weights(self, needed: np.ndarray, tried: np.ndarray) -> np.ndarray:
-        """Log of the share of each needed bin that ends in a bin to try."""
-        reach = len(self.taps) // 2
+    def shares(self, needed: np.ndarray, tried: np.ndarray) -> np.ndarray:
+        """Of each needed bin, what moves to each bin to try, (needed, tried)."""
+        reach = len(self.heading_taps) // 2
         turn = (needed[:, None] - tried + self.num_headings // 2) % self.num_headings
         turn -= self.num_headings // 2
         near = np.abs(turn) <= reach
-        weights = np.where(near, self.taps[np.where(near, turn, 0) + reach], 0.0).sum(axis=1)
-        with np.errstate(divide="ignore"):
-            return np.log(weights)
+        return np.where(near, self.heading_taps[np.where(near, turn, 0) + reach], 0.0)
 
-    def over_positions(self, log_ratio: np.ndarray) -> np.ndarray:
-        """Log of the blurred ratios of one heading, without the margin."""
-        peak = float(log_ratio.max(initial=-np.inf))
-        if peak == -math.inf:
-            return self._inner(log_ratio)
-        with np.errstate(divide="ignore"):
-            return np.log(self._moved(log_ratio, peak)) + peak
+    def over_poses(self, log_ratio: np.ndarray, shares: np.ndarray, *, floor: float) -> np.ndarray:
+        """Log of the blurred ratios and a floor together, without the margin.
 
-    def over_poses(
-        self, volume: np.ndarray, needed: np.ndarray, tried: np.ndarray
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Bins to try with the log of their blurred ratios, from (needed bins, rows, cols)."""
-        peak = float(volume.max(initial=-np.inf))
-        reach = len(self.taps) // 2
-        place = {int(k): i for i, k in enumerate(needed)}
-        moved: dict[int, np.ndarray] = {}
-        for k in map(int, tried):
-            total = np.zeros(self._inner(volume[0]).shape)
-            if peak > -math.inf:
-                bins = [(k + turn) % self.num_headings for turn in range(-reach, reach + 1)]
-                moved = {b: moved[b] for b in bins if b in moved}
-                for weight, b in zip(self.taps, bins, strict=True):
-                    if b not in moved:
-                        moved[b] = self._moved(volume[place[b]], peak)
-                    total += weight * moved[b]
+        Args:
+            log_ratio: (rows, cols, needed bins).
+            shares: What moves from each needed bin to each bin to try.
+            floor: Ratio to add.
+
+        Returns:
+            (rows, cols, bins to try) float32.
+        """
+        margin = len(self.cell_taps) // 2
+        rows, cols = (size - 2 * margin for size in log_ratio.shape[:2])
+        log_floor = math.log(floor) if floor > 0 else -math.inf
+        dtype, offset = _scale(float(log_ratio.max(initial=-math.inf)), log_floor)
+        shares = shares.astype(dtype)
+        result = np.empty((rows, cols, shares.shape[1]), np.float32)
+
+        def blur(first: int) -> None:
+            last = min(first + _ROWS_AT_ONCE, rows)
+            ratio = log_ratio[first : last + 2 * margin].astype(dtype)
+            ratio -= offset
+            np.exp(ratio, out=ratio)
+            ratio = _convolved(_convolved(ratio, self.cell_taps, axis=0), self.cell_taps, axis=1)
+            ratio = ratio @ shares
+            ratio += math.exp(log_floor - offset)
             with np.errstate(divide="ignore"):
-                yield k, np.log(total) + (peak if peak > -math.inf else 0.0)
+                np.log(ratio, out=ratio)
+            ratio += offset
+            # of a high peak's scale the floor may be 0
+            np.maximum(ratio, log_floor, out=result[first:last])
 
-    def _moved(self, log_ratio: np.ndarray, peak: float) -> np.ndarray:
-        """Ratios divided by exp(peak) and blurred, without the margin; float64 holds 700 nats."""
-        ratio = np.exp(log_ratio.astype(float) - peak)
-        if self.sigma_cells > 0:
-            ratio = ndimage.gaussian_filter(
-                ratio, self.sigma_cells, mode="constant", radius=self.margin_cells
-            )
-        return self._inner(ratio)
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            for _ in pool.map(blur, range(0, rows, _ROWS_AT_ONCE)):
+                pass
+        return result
 
-    def _inner(self, image: np.ndarray) -> np.ndarray:
-        margin = self.margin_cells
-        return image[margin : image.shape[0] - margin, margin : image.shape[1] - margin]
+
+def _scale(log_peak: float, log_floor: float) -> tuple[type[np.floating], float]:
+    """A float and a log offset for ratios up to a peak, where what underflows does not count."""
+    offset = max(0.0, log_peak - _FLOAT32_NATS)
+    if offset - _FLOAT32_NATS <= log_floor - _NEGLIGIBLE_NATS:
+        return np.float32, offset
+    # float64 holds 700 nats
+    highest = max(log_peak, log_floor)
+    return np.float64, highest if highest > -math.inf else 0.0
+
+
+def _convolved(values: np.ndarray, taps: np.ndarray, *, axis: int) -> np.ndarray:
+    """Weighted sums of neighbours along an axis, where all of them are there."""
+    along = values.swapaxes(0, axis)
+    size = len(along) - len(taps) + 1
+    total = taps.item(0) * along[:size]
+    for i in range(1, len(taps)):
+        total += taps.item(i) * along[i : i + size]
+    return total.swapaxes(0, axis)
 
 
 class _Digests:
