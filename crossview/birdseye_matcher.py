@@ -96,13 +96,13 @@ def ground_points(
     rows, cols, _ = probabilities.shape
     label = probabilities.argmax(axis=-1)
     is_ground = np.isin(classes, GROUND_CLASSES)[label]
-    is_base = _wall_bases(is_ground, np.isin(classes, WALL_CLASSES)[label])
+    is_base = feet(is_ground, np.isin(classes, WALL_CLASSES)[label])
     usable = usable_pixels(query, rows, cols)
     middle, lower_edge = 0.5, 1.0
-    ground = _on_ground(query, usable & is_ground, mount, reach_m=reach_m, row_offset=middle)
+    ground = on_ground(query, usable & is_ground, mount, reach_m=reach_m, row_offset=middle)
     # a wall's foot is the border between its lowest pixel and the ground's highest
-    feet = _on_ground(query, usable & is_base, mount, reach_m=reach_m, row_offset=lower_edge)
-    points = GroundPoints.joined([_points(*ground, FREE), *_lines_of_sight(*feet)])
+    wall_feet = on_ground(query, usable & is_base, mount, reach_m=reach_m, row_offset=lower_edge)
+    points = GroundPoints.joined([_points(*ground, FREE), *_lines_of_sight(*wall_feet)])
     return GroundPoints(
         points.forward_m + mount.forward_m, points.right_m + mount.right_m, points.channel
     )
@@ -317,10 +317,10 @@ def _require_margin(window: voting.Window, cells: MapGrid, view: BirdsEye) -> No
         )
 
 
-def _wall_bases(is_ground: np.ndarray, is_wall: np.ndarray) -> np.ndarray:
-    """The lowest pixel of each column that is a wall right above the ground, (rows, cols)."""
-    base = np.zeros_like(is_wall)
-    base[:-1] = is_wall[:-1] & is_ground[1:]
+def feet(is_ground: np.ndarray, is_thing: np.ndarray) -> np.ndarray:
+    """The lowest pixel of each column that shows a thing right above the ground, (rows, cols)."""
+    base = np.zeros_like(is_thing)
+    base[:-1] = is_thing[:-1] & is_ground[1:]
     below = np.cumsum(base[::-1], axis=0)[::-1]
     return base & (below == 1)
 
@@ -357,7 +357,7 @@ def _disc_points(radius_m: float, cell_m: float) -> GroundPoints:
     return _points(forward_m[inside], right_m[inside], FREE)
 
 
-def _on_ground(
+def on_ground(
     query: Photo | Panorama,
     pixels: np.ndarray,
     mount: Mount,

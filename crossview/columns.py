@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from crossview import angles, atomic
+from crossview.birdseye import BirdsEye
 from crossview.cameras import map_from_camera
 from crossview.photos import Mount, Panorama, Photo, Rig
 from crossview.segmenters import Segmenter, upright_images, usable_pixels
@@ -65,11 +66,13 @@ class ColumnView:
             ELEVATION_STEP_DEG grow upwards from LOWEST_DEG.
         seen: (azimuths, elevations) bool.
         height_m: Of the reference camera above the ground.
+        ground: What lies on the ground, from above (see ground_votes); None if nobody looked.
     """
 
     probability: np.ndarray
     seen: np.ndarray
     height_m: float
+    ground: BirdsEye | None = None
 
     def __post_init__(self) -> None:
         expected = (self.seen.shape[0], NUM_ELEVATIONS, len(GROUPS))
@@ -91,18 +94,33 @@ class ColumnView:
     def load(cls, path: str | Path) -> ColumnView:
         """Inverse of save."""
         with np.load(path, allow_pickle=False) as archive:
+            ground = None
+            if "ground" in archive:
+                ground = BirdsEye(
+                    archive["ground"].astype(np.float32) / 255,
+                    archive["ground_seen"],
+                    float(archive["ground_cell_m"]),
+                    *map(int, archive["ground_camera"]),
+                )
             probability = archive["probability"].astype(np.float32) / 255
-            return cls(probability, archive["seen"], float(archive["height_m"]))
+            return cls(probability, archive["seen"], float(archive["height_m"]), ground)
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz file; probabilities are kept to 1/255."""
+        """Write an .npz file; probabilities and what is on the ground are kept to 1/255."""
+        arrays = {
+            "probability": np.rint(255 * self.probability).astype(np.uint8),
+            "seen": self.seen,
+            "height_m": np.float64(self.height_m),
+        }
+        if self.ground is not None:
+            arrays |= {
+                "ground": np.rint(255 * self.ground.values).astype(np.uint8),
+                "ground_seen": self.ground.seen,
+                "ground_cell_m": np.float64(self.ground.cell_m),
+                "ground_camera": np.array([self.ground.camera_row, self.ground.camera_col]),
+            }
         with atomic.replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                probability=np.rint(255 * self.probability).astype(np.uint8),
-                seen=self.seen,
-                height_m=self.height_m,
-            )
+            np.savez_compressed(file, **arrays)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +131,15 @@ class SegmentedImage:
         image: A photo, or a level panorama.
         mount: Where it stands on the rig.
         grouped: (rows, cols, groups) probabilities in the order of GROUPS, of any resolution.
+        label: (rows, cols), the most probable of `classes`.
+        classes: Names of the segmenter's classes, as in Cityscapes.
     """
 
     image: Photo | Panorama
     mount: Mount
     grouped: np.ndarray
+    label: np.ndarray
+    classes: tuple[str, ...]
 
     @functools.cached_property
     def usable(self) -> np.ndarray:
@@ -158,10 +180,14 @@ def segmented(query: Photo | Panorama | Rig, segmenter: Segmenter) -> tuple[Segm
 
     member = grouping(segmenter.classes)
     images = tqdm(upright_images(query), unit="photo", delay=2, disable=None, leave=False)
-    return tuple(
-        SegmentedImage(image, mount, np.asarray(segmenter(image.image)) @ member)
-        for image, mount in images
-    )
+    found = []
+    for image, mount in images:
+        probability = np.asarray(segmenter(image.image))
+        label = probability.argmax(axis=-1)
+        found.append(
+            SegmentedImage(image, mount, probability @ member, label, tuple(segmenter.classes))
+        )
+    return tuple(found)
 
 
 def levelled(images: Sequence[SegmentedImage], *, num_azimuths: int = NUM_AZIMUTHS) -> ColumnView:

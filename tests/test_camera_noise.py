@@ -19,12 +19,12 @@ from crossview.synthetic.palette import PaletteSegmenter
 LENS = RadialDistortion(40.0, 30.0, (-1e-6,))
 CAMERA = Pinhole(80, 60, 50.0, 52.0, 41.0, 29.0, LENS)
 ALL = CameraNoise(3.0, 2.0, 0.25, 0.08, num_variants=2048)
+SHOWN = np.zeros((6, 8, len(GROUPS)), np.float32), np.zeros((6, 8), int), ("road",)
 STATED = {"pitch_deg": 4.0, "roll_deg": -3.0, "height_m": 2.0}
 
 
 def segmented(image):
-    grouped = np.zeros((6, 8, len(GROUPS)), np.float32)
-    return SegmentedImage(image, Mount(), grouped)
+    return SegmentedImage(image, Mount(), *SHOWN)
 
 
 def photo(**changes):
@@ -96,10 +96,31 @@ def test_impossible_cameras_are_clipped_to_possible_ones():
 
 
 def test_what_the_pixels_show_is_shared_and_stays_where_it_was_mounted():
-    one = SegmentedImage(photo(), Mount(10.0, 1.0), np.zeros((6, 8, len(GROUPS)), np.float32))
+    one = SegmentedImage(photo(), Mount(10.0, 1.0), *SHOWN)
     for (image,) in CameraNoise(3.0).variants([one]):
         assert image.grouped is one.grouped
         assert image.mount == one.mount
+
+
+# --------------------------------------------------------------------------- errors
+
+
+def test_mis_stated_cameras_are_off_by_normal_errors_of_the_stated_sizes():
+    rng = np.random.default_rng(0)
+    found = [ALL.misstated(photo(), rng) for _ in range(2000)]
+    values = np.array([(p.pitch_deg, p.roll_deg, p.height_m, p.camera.fx / 50.0) for p in found])
+    errors = (values - [4.0, -3.0, 2.0, 1.0]) / [3.0, 2.0, 0.25, 0.08]
+    assert errors.mean(axis=0) == approx(0.0, abs=0.08)
+    assert errors.std(axis=0) == approx(1.0, rel=0.05)
+    assert np.corrcoef(errors.T) == approx(np.eye(4), abs=0.08)
+
+
+def test_a_camera_without_noise_is_stated_as_it_is():
+    one = photo()
+    same = CameraNoise().misstated(one, np.random.default_rng(0))
+    assert (same.pitch_deg, same.roll_deg, same.height_m) == (4.0, -3.0, 2.0)
+    assert same.camera == one.camera
+    assert np.array_equal(same.image, one.image)
 
 
 # --------------------------------------------------------------------- no variants
