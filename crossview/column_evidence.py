@@ -11,7 +11,9 @@ hypothesis. A map that was ray-cast (see raycast) says which hypothesis a pose s
 
 from __future__ import annotations
 
+import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +29,7 @@ from crossview.column_model import (
     REGIONS,
     ColumnModel,
 )
-from crossview.columns import ColumnView
+from crossview.columns import NUM_THREADS, ColumnView
 from crossview.raycast import RayMap
 
 NEAR_WALL_M = 2.5
@@ -58,6 +60,7 @@ _HEIGHT_STEP_M = 1.5
 _LOWEST_BUILDING_M = 3.0
 _HEIGHT_SIGMAS = 2.5
 _LARGEST_LOG_RATIO = 30.0
+_COLUMNS_AT_ONCE = 32
 _SMALLEST_RATIO = 1e-12
 
 
@@ -178,30 +181,15 @@ def evidence(
         rays_height_m: Height of the camera that the map's skylines were cast for; default the
             view's own.
     """
-    soft = model.calibration
     rays_height_m = view.height_m if rays_height_m is None else rays_height_m
-    score = soft.pixel_scale * pixel_scores(view, model, rays_height_m=rays_height_m)
-    any_height = _over_heights(score, rays_height_m, model)
-    # a place unknown: any range and any height, as often as they occur
-    with np.errstate(divide="ignore"):
-        unknown = np.logaddexp.reduce(any_height + np.log(model.range_shares), axis=1)
-    known = np.exp(np.minimum(score - unknown[:, None, None], _LARGEST_LOG_RATIO))
-    known = ndimage.gaussian_filter1d(known, RANGE_BLUR_BINS, axis=1, mode="nearest")
-    known = ndimage.gaussian_filter1d(
-        known, SKYLINE_BLUR_DEG / SKYLINE_STEP_DEG, axis=2, mode="nearest"
-    )
-    any_height = np.exp(np.minimum(any_height - unknown[:, None], _LARGEST_LOG_RATIO))
-    any_height = ndimage.gaussian_filter1d(any_height, RANGE_BLUR_BINS, axis=1, mode="nearest")
-    ratio = np.ones((view.num_azimuths, NUM_RANGES + 1, NUM_SKYLINES + 1), np.float32)
-    ratio[:, :NUM_RANGES, :NUM_SKYLINES] = (
-        soft.height_share * known + (1 - soft.height_share) * any_height[:, :, None]
-    )
-    ratio[:, :NUM_RANGES, UNKNOWN_SKYLINE] = any_height
-    ratio *= 1 - soft.outlier_share
-    ratio += soft.outlier_share
-    ratio[:, UNKNOWN_RANGE] = 1.0
-    np.maximum(ratio, _SMALLEST_RATIO, out=ratio)
-    return ColumnEvidence(np.log(ratio, out=ratio).reshape(view.num_azimuths, -1))
+    parts = [slice(k, k + _COLUMNS_AT_ONCE) for k in range(0, view.num_azimuths, _COLUMNS_AT_ONCE)]
+
+    def weigh(part: slice) -> np.ndarray:
+        some = ColumnView(view.probability[part], view.seen[part], view.height_m)
+        return _log_ratio(some, model, rays_height_m)
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return ColumnEvidence(np.concatenate(list(pool.map(weigh, parts))))
 
 
 def pixel_scores(
@@ -219,11 +207,10 @@ def pixel_scores(
         (azimuths, ranges, skylines) float32.
     """
     ratios = model.ratios().astype(np.float32)[:, bands()]  # (regions, elevations, groups)
+    mean = view.probability.swapaxes(0, 1) @ ratios.transpose(1, 2, 0)
+    log_ratio = np.log(np.maximum(mean, _LOWEST_RATIO)) * view.seen.T[:, :, None]
     below = np.zeros((len(REGIONS), view.num_azimuths, columns.NUM_ELEVATIONS + 1), np.float32)
-    for region in range(len(REGIONS)):
-        mean = np.einsum("aec,ec->ae", view.probability, ratios[region])
-        log_ratio = np.log(np.maximum(mean, _LOWEST_RATIO)) * view.seen
-        np.cumsum(log_ratio, axis=1, out=below[region, :, 1:])
+    below[:, :, 1:] = np.cumsum(log_ratio, axis=0).transpose(2, 1, 0)
     cuts = _Cuts.at(view.height_m)
     rise_m = 0.0 if rays_height_m is None else rays_height_m - view.height_m
     slope = np.tan(np.deg2rad(skylines_deg()))[None, :] + rise_m / ranges_m()[:, None]
@@ -232,8 +219,10 @@ def pixel_scores(
     lower = np.minimum(cuts.lower[:, None], roof)
     ground, near, low, high, sky = below
     to_base = ground[:, cuts.near] + near[:, cuts.base] - near[:, cuts.near] - low[:, cuts.base]
-    above = low - high
-    return to_base[:, :, None] + above[:, lower] + (high - sky)[:, roof] + sky[:, -1][:, None, None]
+    score = (low - high)[:, lower]
+    score += (high - sky)[:, roof]
+    score += (to_base + sky[:, -1:])[:, :, None]
+    return score
 
 
 def bands() -> np.ndarray:
@@ -263,6 +252,47 @@ class _Cuts:
             lower=cut(LOWER_FACADE_M - height_m, range_m),
             roof=columns.elevation_bin(skylines_deg()),
         )
+
+
+def _log_ratio(view: ColumnView, model: ColumnModel, rays_height_m: float) -> np.ndarray:
+    """What evidence holds, (azimuths, codes)."""
+    soft = model.calibration
+    score = pixel_scores(view, model, rays_height_m=rays_height_m)
+    score *= soft.pixel_scale
+    any_height = _over_heights(score, rays_height_m, model)
+    # a place unknown: any range and any height, as often as they occur
+    with np.errstate(divide="ignore"):
+        log_share = np.log(model.range_shares)
+    unknown = np.logaddexp.reduce(any_height + log_share, axis=1, keepdims=True)
+    over_ranges = _blur(NUM_RANGES, RANGE_BLUR_BINS)
+    over_skylines = _blur(NUM_SKYLINES, SKYLINE_BLUR_DEG / SKYLINE_STEP_DEG)
+    unknown = unknown.astype(np.float32)
+    score -= unknown[:, :, None]
+    known = np.exp(np.minimum(score, _LARGEST_LOG_RATIO, out=score), out=score)
+    known = over_ranges @ known @ over_skylines.T
+    any_height = np.exp(np.minimum(any_height - unknown, _LARGEST_LOG_RATIO)) @ over_ranges.T
+    ratio = np.ones((view.num_azimuths, NUM_RANGES + 1, NUM_SKYLINES + 1), np.float32)
+    ratio[:, :NUM_RANGES, :NUM_SKYLINES] = (
+        soft.height_share * known + (1 - soft.height_share) * any_height[:, :, None]
+    )
+    ratio[:, :NUM_RANGES, UNKNOWN_SKYLINE] = any_height
+    ratio *= 1 - soft.outlier_share
+    ratio += soft.outlier_share
+    ratio[:, UNKNOWN_RANGE] = 1.0
+    np.maximum(ratio, _SMALLEST_RATIO, out=ratio)
+    return np.log(ratio, out=ratio).reshape(view.num_azimuths, -1)
+
+
+@functools.cache
+def _blur(num_bins: int, sigma_bins: float) -> np.ndarray:
+    """What each bin gets from each when all are blurred, (bins, bins) float32, read-only.
+
+    Beyond the first and the last bin it goes on like them.
+    """
+    shares = ndimage.gaussian_filter1d(np.eye(num_bins), sigma_bins, axis=0, mode="nearest")
+    shares = shares.astype(np.float32)
+    shares.flags.writeable = False
+    return shares
 
 
 def _over_heights(score: np.ndarray, height_m: float, model: ColumnModel) -> np.ndarray:

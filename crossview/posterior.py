@@ -27,7 +27,7 @@ from crossview.grids import MAX_VOLUME_BYTES, MapGrid, PoseGrid
 
 FORMAT_VERSION = 1
 
-_BLOCK_CELLS = 4_000_000
+_BLOCK_CELLS = 200_000
 """Cells that are turned to float64 at a time."""
 
 _DIRECTIONS_PER_CELL = 2
