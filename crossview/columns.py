@@ -198,25 +198,18 @@ def levelled(images: Sequence[SegmentedImage], *, num_azimuths: int = NUM_AZIMUT
             height counts.
         num_azimuths: Columns of a full turn.
     """
-    height_m = images[0].image.height_m
-    total = np.zeros((num_azimuths, NUM_ELEVATIONS, len(GROUPS)), np.float32)
-    count = np.zeros((num_azimuths, NUM_ELEVATIONS), np.float32)
     blocks = [
-        (image, slice(first, min(first + _BLOCK_COLUMNS, num_azimuths)))
-        for image in images
+        slice(first, min(first + _BLOCK_COLUMNS, num_azimuths))
         for first in range(0, num_azimuths, _BLOCK_COLUMNS)
     ]
 
-    def look(job: tuple[SegmentedImage, slice]) -> tuple[np.ndarray, np.ndarray] | None:
-        return _columns_of(*job, height_m, num_azimuths)
+    def look(block: slice) -> tuple[np.ndarray, np.ndarray]:
+        return _columns_of(images, block, num_azimuths)
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        for (_, block), found in zip(blocks, pool.map(look, blocks), strict=True):
-            if found is not None:
-                total[block] += found[0]
-                count[block] += found[1]
+        total, count = map(np.concatenate, zip(*pool.map(look, blocks), strict=True))
     total /= np.maximum(count, 1.0)[:, :, None]
-    return ColumnView(total, count > 0, height_m)
+    return ColumnView(total, count > 0, images[0].image.height_m)
 
 
 def observed(
@@ -227,43 +220,65 @@ def observed(
 
 
 def _columns_of(
-    segmented_image: SegmentedImage, block: slice, height_m: float, num_azimuths: int
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Sums (columns, elevations, groups) and counts of a block; None where an image sees none."""
-    image, grouped = segmented_image.image, segmented_image.grouped
-    rows, cols, _ = grouped.shape
-    camera = image.camera
+    images: Sequence[SegmentedImage], block: slice, num_azimuths: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (columns, elevations, groups) over the pixels of a block, and their counts."""
+    height_m = images[0].image.height_m
+    points = _nominal_points(block, num_azimuths, height_m)
+    shape = block.stop - block.start, NUM_ELEVATIONS
+    total, count = np.zeros((*shape, len(GROUPS)), np.float32), np.zeros(shape, np.float32)
+    for image in images:
+        coarse = _projected(image, points[:, :, [0, -1], ::_COARSE_STEP], height_m)
+        if not image.image.camera.contains(*coarse).any():
+            continue
+        values, inside = _looked_up(image, *_projected(image, points, height_m))
+        total += values.sum(axis=1)
+        count += inside.sum(axis=1)
+    return total, count
+
+
+def _projected(
+    segmented_image: SegmentedImage, points: np.ndarray, height_m: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where an image sees points around a reference camera, (col, row) in its camera's pixels."""
+    image, mount = segmented_image.image, segmented_image.mount
     level = (image.pitch_deg, image.roll_deg) if isinstance(image, Photo) else (0.0, 0.0)
-    mount = segmented_image.mount
-    camera_from_level = map_from_camera(mount.heading_deg, *level).T
     offset_m = np.array([mount.right_m, mount.forward_m, image.height_m - height_m])
-    range_m, up_m = _nominal_points(height_m)
-    within = (np.arange(_SAMPLES_PER_COLUMN) + 0.5) / _SAMPLES_PER_COLUMN - 0.5
-    position = np.arange(block.start, block.stop)[:, None] + within
-    east, north = angles.forward(position * (angles.FULL_TURN_DEG / num_azimuths))
-    points = np.stack(
-        np.broadcast_arrays(east[..., None] * range_m, north[..., None] * range_m, up_m), axis=-1
-    )
-    directions = (points - offset_m) @ camera_from_level.T
-    coarse = directions[:, [0, -1], ::_COARSE_STEP]
-    if not camera.contains(*camera.project(coarse)).any():
-        return None
-    col, row = camera.project(directions)
+    level_from_camera = map_from_camera(mount.heading_deg, *level)
+    directions = np.tensordot(level_from_camera.T, points - offset_m[:, None, None, None], axes=1)
+    return image.camera.project(np.moveaxis(directions, 0, -1))
+
+
+def _looked_up(
+    segmented_image: SegmentedImage, col: np.ndarray, row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities (..., groups) at positions, 0 where there are none, and where there are."""
+    camera, grouped = segmented_image.image.camera, segmented_image.grouped
+    rows, cols, num_groups = grouped.shape
     inside = camera.contains(col, row)
     col = np.where(inside, col * (cols / camera.width_px), 0).astype(np.intp)
     row = np.where(inside, row * (rows / camera.height_px), 0).astype(np.intp)
     # the lower rim of a panorama is inside, and its last row is meant
-    col, row = np.minimum(col, cols - 1), np.minimum(row, rows - 1)
-    inside &= segmented_image.usable[row, col]
-    values = grouped[row, col]
+    pixel = np.minimum(row, rows - 1) * cols + np.minimum(col, cols - 1)
+    inside &= segmented_image.usable.ravel()[pixel]
+    values = grouped.reshape(-1, num_groups).take(pixel, axis=0)
     values *= inside[..., None]
-    return values.sum(axis=1), inside.sum(axis=1)
+    return values, inside
 
 
-def _nominal_points(height_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Distance and height above the camera of what each elevation probably shows, (elevations,)."""
+def _nominal_points(block: slice, num_azimuths: int, height_m: float) -> np.ndarray:
+    """Where what each elevation shows probably is, to the right of, ahead of and above the camera.
+
+    Returns:
+        (3, columns, samples, elevations) metres.
+    """
+    within = (np.arange(_SAMPLES_PER_COLUMN) + 0.5) / _SAMPLES_PER_COLUMN - 0.5
+    position = np.arange(block.start, block.stop)[:, None] + within
+    right, ahead = angles.forward(position * (angles.FULL_TURN_DEG / num_azimuths))
     slope = np.tan(np.deg2rad(elevations_deg()))
     with np.errstate(divide="ignore"):
         on_ground_m = np.where(slope < 0, height_m / -slope, np.inf)
     range_m = np.minimum(on_ground_m, NOMINAL_RANGE_M)
-    return range_m, range_m * slope
+    return np.stack(
+        np.broadcast_arrays(right[..., None] * range_m, ahead[..., None] * range_m, range_m * slope)
+    )
