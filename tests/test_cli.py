@@ -16,7 +16,7 @@ from fakes.towns import town_dataset
 from PIL import Image
 from pytest import approx
 
-from crossview import cli, demo, models, semantic_fit
+from crossview import cli, column_tables, demo, models
 from crossview.cli import main
 from crossview.frames import LocalFrame
 from crossview.manifest import Manifest
@@ -122,8 +122,8 @@ def dataset(tmp_path_factory):
 def model(dataset, tmp_path_factory):
     """A folder with tables of that dataset itself: enough to draw pictures."""
     folder = tmp_path_factory.mktemp("model")
-    samples = semantic_fit.samples_of(Manifest.load(dataset), PaletteSegmenter())
-    models.save_model(semantic_fit.tables(samples), folder)
+    samples = column_tables.samples_of(Manifest.load(dataset), PaletteSegmenter())
+    models.save_model(column_tables.tables(samples), folder)
     return folder
 
 

@@ -18,6 +18,7 @@ TABLE = """
 5  cli plots map_style export demo answers pictures reports data_tools.cli
 5  column_plots drive_plots calibration_plots drawing
 4  localizer tracking training synthetic pose_evaluation observations semantic_fit offsets
+4  column_tables column_trials column_calibration
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
 4  data_tools.splits data_tools.importers
 3  nn datasets data_tools.fetch data_tools.providers

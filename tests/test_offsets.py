@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from crossview import columns, offsets, semantic_fit
+from crossview import column_tables, columns, offsets
 from crossview.cameras import Equirectangular
 from crossview.column_model import Calibration
 from crossview.frames import Motion, Pose
@@ -37,11 +37,11 @@ def stations(tmp_path_factory):
         image = colored(render_photo(scene, pose, CAMERA, height_m=2.0).classes)
         found.append((columns.observed(Panorama(image, height_m=2.0), SEGMENTER), pose))
     samples = [
-        semantic_fit.Sample(str(k), view, pose, town.frame, maps, is_rig=True)
+        column_tables.Sample(str(k), view, pose, town.frame, maps, is_rig=True)
         for k, (view, pose) in enumerate(found)
     ]
     sharp = Calibration(pixel_scale=0.02, outlier_share=0.02, height_share=0.9, scale=0.3)
-    model = semantic_fit.tables(samples).calibrated(sharp)
+    model = column_tables.tables(samples).calibrated(sharp)
     return town.frame, maps, SemanticMatcher(SEGMENTER, model, sight_blocks=3), found
 
 

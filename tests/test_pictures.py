@@ -10,12 +10,12 @@ from fakes.towns import CAMERA, MOUNTS, town_dataset
 from PIL import Image
 
 from crossview import pictures
+from crossview.column_tables import samples_of, tables
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pictures import draw_station
 from crossview.pose_evaluation import PriorRule, map_sources
 from crossview.semantic import RayCache, SemanticMatcher
-from crossview.semantic_fit import samples_of, tables
 from crossview.synthetic.palette import CLASS_COLORS, PaletteSegmenter
 
 NEAR = PriorRule(radius_m=8.0, shift_m=4.0)

@@ -10,13 +10,13 @@ from PIL import Image
 
 from crossview import pictures, reports
 from crossview.birdseye_matcher import BirdsEyeMatcher
+from crossview.column_tables import samples_of, tables
 from crossview.errors import ManifestError
 from crossview.evaluation import PoseResult, pose_summary
 from crossview.manifest import Manifest
 from crossview.pose_evaluation import Evaluation, PriorRule
 from crossview.reports import Case, Report, Row
 from crossview.semantic import SemanticMatcher
-from crossview.semantic_fit import samples_of, tables
 from crossview.synthetic.palette import PaletteSegmenter
 
 NEAR = PriorRule(radius_m=8.0, shift_m=4.0)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from crossview import column_evidence, semantic_fit
+from crossview import column_calibration, column_tables, column_trials, columns, semantic_fit
 from crossview.column_model import Calibration
 from crossview.evidence import disc
-from crossview.grids import PoseGrid
+from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import Localizer
 from crossview.posterior import Posterior
 from crossview.semantic import SemanticMatcher
@@ -30,7 +30,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def samples(dataset):
-    return semantic_fit.samples_of(dataset, SEGMENTER)
+    return column_tables.samples_of(dataset, SEGMENTER)
 
 
 def test_samples_are_every_rig_with_its_photos_in_the_order_of_the_table(samples):
@@ -40,15 +40,15 @@ def test_samples_are_every_rig_with_its_photos_in_the_order_of_the_table(samples
 
 
 def test_samples_of_some_stations_only(dataset):
-    found = semantic_fit.samples_of(dataset, SEGMENTER, stations="1-2")
+    found = column_tables.samples_of(dataset, SEGMENTER, stations="1-2")
     assert {sample.station for sample in found} == {"001", "002"}
 
 
 def test_the_tables_count_the_rigs_pixels_once_and_in_their_place(samples):
-    model = semantic_fit.tables(samples)
+    model = column_tables.tables(samples)
     seen = sum(int(sample.view.seen.sum()) for sample in samples if sample.is_rig)
     assert 0.9 * seen < model.counts.sum() <= seen + 1
-    groups = {name: i for i, name in enumerate(column_evidence.columns.GROUPS)}
+    groups = {name: i for i, name in enumerate(columns.GROUPS)}
     ground, _, facade, _, sky = model.counts.sum(axis=1)
     # exact class images at exact poses: sky is above roofs, roads are before walls
     assert sky[groups["sky"]] > 0.9 * model.counts[..., groups["sky"]].sum()
@@ -57,11 +57,11 @@ def test_the_tables_count_the_rigs_pixels_once_and_in_their_place(samples):
 
 
 def test_the_tables_know_how_far_walls_are_and_how_high(samples):
-    model = semantic_fit.tables(samples)
+    model = column_tables.tables(samples)
     assert model.range_shares.sum() == approx(1.0)
     heights_m = (
         samples[0]
-        .maps(semantic_fit.MapGrid.around(samples[0].frame, 0, 0, radius_m=200, cell_m=2.0))
+        .maps(MapGrid.around(samples[0].frame, 0, 0, radius_m=200, cell_m=2.0))
         .building_height_m
     )
     known = heights_m[heights_m > 0]
@@ -73,7 +73,7 @@ def test_every_station_is_left_out_once_and_its_neighbours_are_not_trained_on(
     num_stations, num_folds
 ):
     stations = [str(k) for k in range(num_stations)]
-    folds = list(semantic_fit._folds(stations, num_folds))
+    folds = list(column_calibration._folds(stations, num_folds))
     assert sorted(name for _, left_out in folds for name in left_out) == sorted(stations)
     for training, left_out in folds:
         assert training
@@ -88,8 +88,20 @@ def test_too_few_stations_for_the_folds_are_refused(samples):
 @pytest.fixture(scope="module")
 def bench(samples):
     chosen = [sample for sample in samples if sample.station == "000"][:2]
-    model = semantic_fit.tables(samples)
-    return semantic_fit._Bench.of(chosen, {"000": model}, SEGMENTER, seed=3), model
+    model = column_tables.tables(samples)
+    return column_calibration.Bench.of(chosen, {"000": model}, SEGMENTER, seed=3), model
+
+
+def test_wrong_places_are_in_the_open_whether_heights_are_known_or_not(samples, bench):
+    bare = replace(samples[0], maps=lambda grid: samples[0].maps(grid).without_heights())
+    matcher = SemanticMatcher(SEGMENTER, bench[1])
+    for seed in range(3):
+        right, wrong = column_trials.places(samples[0], matcher, seed=seed)
+        assert list(column_trials.places(bare, matcher, seed=seed)) == [right, wrong]
+        middle = wrong.cells.cell_of(*wrong.center_m)
+        assert not samples[0].maps(wrong.cells).class_mask("building")[middle]
+        assert right.holds(samples[0].truth)
+        assert not wrong.holds(samples[0].truth)
 
 
 def matched(trial, model, calibration):
@@ -100,7 +112,7 @@ def matched(trial, model, calibration):
     inner = replace(inner, height=place.cells.height - 12, width=place.cells.width - 12)
     grid = PoseGrid(inner, matcher.num_headings)
     prior = Posterior.flat(grid).update(
-        disc(grid, *place.center_m, radius_m=semantic_fit.PRIOR_RADIUS_M)
+        disc(grid, *place.center_m, radius_m=column_trials.PRIOR.radius_m)
     )
     prior = Posterior(grid, prior.log_mass)  # the disc's own evidence is none of the query's
     scores = Localizer(trial.sample.maps, matcher).match((trial.sample.view,), grid, prior)
@@ -114,16 +126,16 @@ def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_giv
     at = 3, 4, 3  # of SCALES, POSITION_SIGMAS_M, HEADING_SIGMAS_DEG
     calibration = Calibration(
         pixel_scale=0.02,
-        scale=semantic_fit.SCALES[at[0]],
-        position_sigma_m=semantic_fit.POSITION_SIGMAS_M[at[1]],
-        heading_sigma_deg=semantic_fit.HEADING_SIGMAS_DEG[at[2]],
+        scale=column_trials.SCALES[at[0]],
+        position_sigma_m=column_trials.POSITION_SIGMAS_M[at[1]],
+        heading_sigma_deg=column_trials.HEADING_SIGMAS_DEG[at[2]],
         unknown_level=0.6,
         unexplained_share=0.03,
     )
-    setting = semantic_fit._Setting(0.02, calibration.height_share, calibration.outlier_share)
+    setting = column_calibration.Setting(0.02, calibration.height_share, calibration.outlier_share)
     assert [trial.is_right for trial in trials] == [True, False, True, False]
-    for trial, sums in zip(trials, bench[0]._summed(setting), strict=True):
-        found = semantic_fit._score(sums, 0.6, 0.03, bench[0].matcher)[at]
+    for trial, sums in zip(trials, bench[0].summed(setting), strict=True):
+        found = sums.scores(0.6, 0.03)[at]
         posterior = matched(trial, model, calibration)
         here = posterior.log_evidence
         if trial.is_right:
@@ -136,15 +148,15 @@ def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_giv
 
 @pytest.mark.slow
 def test_a_fit_of_a_town_finds_places_that_it_has_not_seen(samples, caplog, monkeypatch):
-    monkeypatch.setattr(semantic_fit, "PIXEL_SCALES", (0.01, 0.02))
-    monkeypatch.setattr(semantic_fit, "HEIGHT_SHARES", (0.7,))
-    monkeypatch.setattr(semantic_fit, "OUTLIER_SHARES", (0.1,))
+    monkeypatch.setattr(column_calibration, "PIXEL_SCALES", (0.01, 0.02))
+    monkeypatch.setattr(column_calibration, "HEIGHT_SHARES", (0.7,))
+    monkeypatch.setattr(column_calibration, "OUTLIER_SHARES", (0.1,))
     rigs = [sample for sample in samples if sample.is_rig]
-    with caplog.at_level(logging.INFO, logger="crossview.semantic_fit"):
+    with caplog.at_level(logging.INFO, logger="crossview.column_calibration"):
         found = semantic_fit.fit(rigs, SEGMENTER, num_folds=2, provenance={"dataset": "town"})
     assert sum("left-out log score" in record.message for record in caplog.records) == 1
-    assert set(found.trials) == {"000", "001", "002", "003"}
-    assert found.log_score == approx(np.mean(list(found.trials.values())))
+    assert set(found.log_score_by_station) == {"000", "001", "002", "003"}
+    assert found.log_score == approx(np.mean(list(found.log_score_by_station.values())))
     # a flat posterior over the disc has -13.5, and -0.7 for right or wrong
     assert found.log_score > -6.0
     assert found.model.provenance["dataset"] == "town"
@@ -153,11 +165,11 @@ def test_a_fit_of_a_town_finds_places_that_it_has_not_seen(samples, caplog, monk
 
 def scores_of(by_station):
     """Scores of four stations, from a function of (scale, position sigma, heading sigma)."""
-    shape = len(semantic_fit.SCALES), 2, 2
+    shape = len(column_trials.SCALES), 2, 2
     table = np.zeros((4, *shape))
     for at in np.ndindex(shape):
         table[(slice(None), *at)] = by_station(*at)
-    return semantic_fit._Scores(table, np.zeros(shape), np.zeros(shape))
+    return column_calibration.Scores(table, np.zeros(shape), np.zeros(shape))
 
 
 def test_of_what_is_within_a_standard_error_of_the_best_the_most_careful_is_taken():
@@ -166,15 +178,15 @@ def test_of_what_is_within_a_standard_error_of_the_best_the_most_careful_is_take
     error = noise.std(ddof=1) / 2
     found = scores_of(lambda scale, *_: -0.5 * error * abs(scale - 5) + noise * (scale != 5))
     assert found.best_at[0] == 5
-    assert found.most_careful(found.best_by_station) == (3, 1, 1)
+    assert found.most_careful(found.at(found.best_at)) == (3, 1, 1)
 
 
 def test_what_is_surely_worse_is_never_taken():
     found = scores_of(
         lambda scale, position, heading: -0.1 * np.ones(4) * (scale + position + heading)
     )
-    assert found.most_careful(found.best_by_station) == (0, 0, 0)
-    assert found.most_careful(found.best_by_station + 1.0) is None
+    assert found.most_careful(found.at(found.best_at)) == (0, 0, 0)
+    assert found.most_careful(found.at(found.best_at) + 1.0) is None
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,6 @@ def semantic(
     report = {
         "calibration": vars(model.calibration),
         "left_out_log_score": found.log_score,
-        "left_out_log_score_by_station": dict(found.trials),
+        "left_out_log_score_by_station": dict(found.log_score_by_station),
     }
     click.echo(json.dumps(report, indent=2))
