@@ -49,7 +49,8 @@ def compiled() -> Kernel | None:
             turn = (num_azimuths - column) % num_azimuths
             for i in range(num_seen):
                 by_turn[i, turn] = log_ratio[column, seen[i]]
-                by_turn[i, turn + num_azimuths] = log_ratio[column, seen[i]]
+        for i in range(num_seen):
+            by_turn[i, num_azimuths:] = by_turn[i, :num_azimuths]
         total = np.empty((num_cells, len(turns)), np.float32)
         around = np.empty(num_azimuths, np.float32)
         for cell in range(num_cells):
