@@ -48,6 +48,11 @@ class CameraNoise:
                 f"is the stated camera and one on either side; got {self}."
             )
 
+    @property
+    def is_none(self) -> bool:
+        """Whether the camera is known exactly."""
+        return not any(self._sigmas())
+
     def variants(self, images: Sequence[SegmentedImage]) -> list[tuple[SegmentedImage, ...]]:
         """The same pixels as taken by every camera that it may have been, equally probable.
 
@@ -55,14 +60,18 @@ class CameraNoise:
         draws are stratified, and the same for every photo.
         """
         photo = images[0].image
-        if len(images) > 1 or isinstance(photo, Panorama) or not any(self._sigmas()):
+        if len(images) > 1 or isinstance(photo, Panorama) or self.is_none:
             return [tuple(images)]
         return [(replace(images[0], image=_varied(photo, *draw)),) for draw in self._draws()]
+
+    def misstated(self, photo: Photo, rng: np.random.Generator) -> Photo:
+        """A photo that states another camera than it was taken with, off by a drawn error."""
+        return _varied(photo, *(float(rng.normal(0.0, sigma)) for sigma in self._sigmas()))
 
     def num_views(self, query: Photo | Panorama | Rig) -> int:
         """How many variants a query has."""
         single = isinstance(query, Photo) or (isinstance(query, Rig) and len(query.photos) == 1)
-        return self.num_variants if single and any(self._sigmas()) else 1
+        return self.num_variants if single and not self.is_none else 1
 
     def _sigmas(self) -> tuple[float, float, float, float]:
         return (
