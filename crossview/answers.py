@@ -9,25 +9,19 @@ from typing import Any
 
 from crossview import atomic, export, plots
 from crossview.errors import MissingLocationError, VolumeTooLargeError
-from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, on_open_ground, prior_within
+from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
 from crossview.frames import Fix, LocalFrame, Pose
 from crossview.grids import MapGrid
-from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer
+from crossview.localizer import Localization, ObservingMatcher, search_disc
 from crossview.photos import Panorama, Photo, Rig, require_fix
-from crossview.pose_evaluation import ObservingMatcher
 from crossview.rasters import MapRaster
+from crossview.statements import OUTSIDE
 
 MAX_SIDE_PX = 1600
 """Photos are read at this size: the network looks at a smaller one still."""
 
-MIN_PROBABILITY = 0.5
-"""An answer that is less probable than this to be within 5 m is no answer."""
-
 MAX_RADIUS_M = 170.0
 """Largest disc that is searched without a gallery: half a gigabyte at 0.5 m and 256 headings."""
-
-OUTSIDE = 0.05
-"""Probability that a rough place is worse than its radius says, where nobody says better."""
 
 _PICTURE_INCHES = (10.0, 8.0)
 
@@ -53,7 +47,7 @@ class Answer:
     @property
     def is_certain(self) -> bool:
         """Whether the probability of being within 5 m is high enough to count as an answer."""
-        return self.localization.probability_within(5.0) >= MIN_PROBABILITY
+        return self.localization.stated().is_answer
 
     def summary(self) -> str:
         """The answer in a few lines: place, heading, how sure."""
@@ -61,6 +55,7 @@ class Answer:
         pose = best.peak()
         place = best.grid.map.frame.geo_pose(pose)
         std_deg = best.heading_std_deg()
+        stated = self.localization.stated()
         heading = (
             "unknown"
             if place.heading_deg is None
@@ -68,11 +63,11 @@ class Answer:
         )
         return "\n".join(
             [
-                f"answer: {'ok' if self.is_certain else 'no answer (too uncertain)'}",
+                f"answer: {'ok' if stated.is_answer else 'no answer (too uncertain)'}",
                 f"lat, lon: {place.lat_deg:.7f}, {place.lon_deg:.7f}",
                 f"heading: {heading}",
-                f"probability within 5 m: {self.localization.probability_within(5.0):.3f}",
-                f"probability elsewhere: {self.localization.probability_elsewhere:.3f}",
+                f"probability within 5 m: {stated.probability_within_5m:.3f}",
+                f"probability elsewhere: {stated.probability_elsewhere:.3f}",
                 f"assumed: the camera is {self.searched}" if self.searched else "",
             ]
         ).rstrip()
@@ -90,7 +85,6 @@ class Answer:
             self.localization,
             folder / f"{name}.geojson",
             query_id=name,
-            min_probability=MIN_PROBABILITY,
             provenance=self.provenance,
         )
 
@@ -156,13 +150,10 @@ def localize_photo(
             DEFAULT_COMPASS_SIGMA_DEG if compass_sigma_deg is None else compass_sigma_deg
         ),
     )
-    # what the prior's own sources made of each other is no evidence of the query's
-    prior = replace(on_open_ground(prior, maps), log_evidence=0.0)
-    localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
     with tqdm(total=2, unit="step", delay=2, disable=None, leave=False) as progress:
         view = matcher.observe(query)
         progress.update()
-        localization = localizer.localize(view, prior).hedged(outside)
+        localization = search_disc(view, prior, maps, matcher, radius_m=radius_m, outside=outside)
         progress.update()
     searched = (
         f"within {radius_m:g} m of {place.lat_deg:.6f}, {place.lon_deg:.6f} "

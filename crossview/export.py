@@ -18,6 +18,7 @@ from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.localizer import Localization
 from crossview.posterior import Mode, Posterior
+from crossview.statements import MIN_PROBABILITY, STATED_WITHIN_M
 
 if TYPE_CHECKING:
     import shapely
@@ -30,7 +31,6 @@ NODATA = -9999.0
 OK, NO_ANSWER = "ok", "no answer"
 """Values of the property `answer`."""
 
-_NEAR_M = 5.0
 _MIN_MODE_MASS = 1e-3
 _COORDINATE_DECIMALS = 7  # RFC 7946, 11.2; a centimetre
 _LATTICE_DECIMALS = 6  # micrometres: windows that share an edge then share its coordinates
@@ -117,7 +117,7 @@ def to_geojson(
     query_id: str | None = None,
     num_modes: int = 5,
     levels: Sequence[float] = COVERAGE_LEVELS,
-    min_probability: float = 0.5,
+    min_probability: float = MIN_PROBABILITY,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """An answer as an RFC 7946 FeatureCollection, longitude first; written if there is a path.
@@ -418,13 +418,13 @@ def _modes(localization: Localization, count: int) -> list[Mode]:
 def _pose_properties(
     localization: Localization, best: Mode, frame: LocalFrame, min_probability: float
 ) -> dict[str, Any]:
-    probability = localization.probability_within(_NEAR_M)
+    probability = localization.probability_within(STATED_WITHIN_M)
     heading_std_deg = localization.best.heading_std_deg()
     return {
         "kind": "pose",
         "rank": 1,
         "answer": OK if probability >= min_probability else NO_ANSWER,
-        f"probability_within_{_NEAR_M:g}m": _rounded(probability, 6),
+        f"probability_within_{STATED_WITHIN_M:g}m": _rounded(probability, 6),
         "probability_elsewhere": _rounded(localization.probability_elsewhere, 6),
         **_mode_properties(best, frame),
         "heading_std_deg": None if heading_std_deg is None else _rounded(heading_std_deg, 3),

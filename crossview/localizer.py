@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from crossview import angles
 from crossview.errors import MapOutsideError
-from crossview.evidence import Nothing
+from crossview.evidence import ENCLOSED, Nothing, on_open_ground
 from crossview.grids import MapGrid, PoseGrid
 from crossview.posterior import Mode, Posterior, Resolution
 from crossview.rasters import MapRaster
+from crossview.statements import OUTSIDE, STATED_WITHIN_M, Statement
 
 WINDOW_MARGIN_M = 2.0
 """How much wider than a disc the one window is that holds it: its cells may stick out."""
@@ -51,6 +52,13 @@ class Matcher(Resolution, Protocol):
         headings: np.ndarray | None = None,
     ) -> np.ndarray:
         """Log-likelihood on the grid; bins that `headings` does not list are -inf."""
+
+
+class ObservingMatcher(Matcher, Protocol):
+    """A matcher that can look at a query once and compare it often."""
+
+    def observe(self, query: Any) -> Any:
+        """What log_likelihood takes in place of the query."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +114,15 @@ class Localization:
     def probability_within(self, radius_m: float) -> float:
         """Probability that the camera stands within a distance of the best answer."""
         pose = self.best.peak()
-        return sum(
+        probability = sum(
             float(weight) * posterior.probability_within(radius_m, pose.x_m, pose.y_m)
             for weight, posterior in zip(self.weights, self.posteriors, strict=True)
         )
+        return min(probability, 1.0)  # masses are float32
+
+    def stated(self) -> Statement:
+        """What users are told beside the best pose."""
+        return Statement(self.probability_within(STATED_WITHIN_M), self.probability_elsewhere)
 
     def modes(self, count: int) -> list[Mode]:
         """Peaks of all windows, most probable first."""
@@ -168,3 +181,30 @@ class Localizer:
         possible = angles.resample_bins(coarse.heading(), grid.num_headings) > 0
         headings = None if possible.all() else np.flatnonzero(possible)
         return self.matcher.log_likelihood(query, map_raster, grid, headings=headings)
+
+
+def search_disc(
+    query: Any,
+    prior: Posterior,
+    maps: Callable[[MapGrid], MapRaster],
+    matcher: Matcher,
+    *,
+    radius_m: float,
+    enclosed: float = ENCLOSED,
+    outside: float = OUTSIDE,
+) -> Localization:
+    """Search a disc for a query: the whole of it at once, courtyards less, and perhaps elsewhere.
+
+    Args:
+        query: What the matcher understands.
+        prior: The disc and perhaps a compass (evidence.prior_within).
+        maps: Cuts the map.
+        matcher: Compares query and map.
+        radius_m: Of the disc.
+        enclosed: How probable a closed courtyard is, as in evidence.reachable.
+        outside: Probability that the disc does not hold the camera.
+    """
+    # what the prior's own sources made of each other is no evidence of the query's
+    prior = replace(on_open_ground(prior, maps, enclosed=enclosed), log_evidence=0.0)
+    localizer = Localizer(maps, matcher, window_radius_m=radius_m + WINDOW_MARGIN_M)
+    return localizer.localize(query, prior).hedged(outside)
