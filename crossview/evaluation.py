@@ -13,6 +13,7 @@ from crossview import angles
 from crossview.errors import OutOfRegionError
 from crossview.frames import Pose
 from crossview.posterior import Posterior
+from crossview.statements import STATED_WITHIN_M, Statement, statement_summary
 
 POSITION_THRESHOLDS_M = (1.0, 2.0, 5.0)
 HEADING_THRESHOLDS_DEG = (5.0, 10.0)
@@ -32,6 +33,7 @@ class PoseResult:
             inf where the posterior excludes the truth.
         covered: For each of COVERAGE_LEVELS, whether the truth's cell is in the smallest region
             of that probability.
+        stated: What the answer says of itself; None where nobody asked.
     """
 
     position_error_m: float
@@ -40,10 +42,13 @@ class PoseResult:
     longitudinal_m: float | None
     nll: float
     covered: tuple[bool, ...]
+    stated: Statement | None = None
 
 
-def pose_result(posterior: Posterior, truth: Pose) -> PoseResult:
-    """The posterior's peak and the stated probabilities against the truth."""
+def pose_result(
+    posterior: Posterior, truth: Pose, *, stated: Statement | None = None
+) -> PoseResult:
+    """The posterior's peak and its regions against the truth."""
     estimate = posterior.peak()
     dx_m, dy_m = estimate.x_m - truth.x_m, estimate.y_m - truth.y_m
     heading_error_deg = lateral_m = longitudinal_m = None
@@ -61,6 +66,7 @@ def pose_result(posterior: Posterior, truth: Pose) -> PoseResult:
         longitudinal_m=longitudinal_m,
         nll=-posterior.log_density(truth),
         covered=tuple(_holds(posterior, level, truth) for level in COVERAGE_LEVELS),
+        stated=stated,
     )
 
 
@@ -99,7 +105,7 @@ def credible_level(
 
 
 def coverage_interval(
-    num_covered: int, num_answers: int, confidence: float = 0.9
+    num_covered: float, num_answers: int, confidence: float = 0.9
 ) -> tuple[float, float]:
     """Between which shares the true coverage lies, as a count of covered truths tells it.
 
@@ -107,7 +113,7 @@ def coverage_interval(
     half a success and half a failure added; it ends at 0 for none covered and at 1 for all.
 
     Args:
-        num_covered: Answers whose region holds the truth.
+        num_covered: Answers whose region holds the truth; no whole number where it is a mean.
         num_answers: All answers, 1 or more.
         confidence: Probability that the interval states, in (0, 1).
 
@@ -132,7 +138,10 @@ def pose_summary(results: Iterable[PoseResult]) -> dict[str, float | int | None]
     Returns:
         n, median_position_error_m, within_{1,2,5}m, median_heading_error_deg, within_{5,10}deg,
         nll (mean; inf if any answer excluded the truth) and coverage_{50,90,95}. Heading figures
-        are None where heading is not represented.
+        are None where heading is not represented. Where all answers state how sure they are, also
+        probability_elsewhere, answered (see statements.statement_summary), probability_within_5m
+        (mean) and selective_accuracy_5m, the share within 5 m of those that are an answer; None
+        if none is.
     """
     results = list(results)
     if not results:
@@ -154,6 +163,13 @@ def pose_summary(results: Iterable[PoseResult]) -> dict[str, float | int | None]
         summary[f"coverage_{level:.0%}".rstrip("%")] = float(
             np.mean([result.covered[i] for result in results])
         )
+    stated = [result.stated for result in results if result.stated is not None]
+    if len(stated) == len(results):
+        is_answer = np.array([one.is_answer for one in stated])
+        right = error_m[is_answer] < STATED_WITHIN_M
+        summary |= statement_summary(stated)
+        summary["probability_within_5m"] = float(np.mean([s.probability_within_5m for s in stated]))
+        summary["selective_accuracy_5m"] = float(np.mean(right)) if right.size else None
     return summary
 
 

@@ -110,9 +110,13 @@ def preference(
     return Preference(name, truth.heading_deg, log_ratio - log_ratio[side // 2, side // 2])
 
 
-def preferences(evaluation: Evaluation, matcher: SemanticMatcher) -> list[Preference]:
-    """What every rig of a dataset says of places beside its true pose."""
-    maps = evaluation.maps()
+def preferences(evaluation: Evaluation) -> list[Preference]:
+    """What every rig of a dataset says of places beside its true pose.
+
+    Raises:
+        ValueError: The matcher looks at no columns.
+    """
+    maps, matcher = evaluation.maps(), evaluation.column_matcher()
     return [
         preference(
             query.name,

@@ -19,7 +19,8 @@ from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.manifest import Manifest
 from crossview.photos import Photo
-from crossview.pose_evaluation import PriorRule, Query, queries, trial
+from crossview.pose_queries import Query, queries
+from crossview.pose_trials import PriorRule, trial
 from crossview.rasters import MapRaster
 from crossview.segmenters import Remembering, upright_images
 from crossview.semantic import SemanticMatcher

@@ -3,370 +3,35 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
-import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from crossview import tracking
+from crossview.camera_noise import CameraNoise
+from crossview.drive_evaluation import DriveTrial, drive_trial, drives, with_odometry
 from crossview.errors import ManifestError
-from crossview.evaluation import PoseResult, pose_result, pose_summary
-from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, on_open_ground, prior_within
-from crossview.frames import LocalFrame, Motion, Pose
-from crossview.grids import MapGrid, PoseGrid
-from crossview.localizer import WINDOW_MARGIN_M, Localization, Localizer, Matcher
-from crossview.manifest_schema import STEEP_PITCH_DEG
+from crossview.evaluation import PoseResult, coverage_interval, pose_summary
+from crossview.grids import MapGrid
+from crossview.localizer import ObservingMatcher
 from crossview.observations import ObservationStore
 from crossview.photos import Panorama, Photo, Rig
-from crossview.posterior import Posterior
+from crossview.pose_queries import Query, map_sources, queries, stations_of, without_heights
+from crossview.pose_trials import PriorRule, Trial, trial, wrong_statement
 from crossview.rasters import MapRaster
 from crossview.semantic import SemanticMatcher
+from crossview.statements import Statement, statement_summary
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
-    from crossview.vectors import VectorMap
 
 DRIVE_HEADINGS = 128
 """Heading bins of a drive: half as many as of a single place are enough, and twice as quick."""
-
-DRIVE_MARGIN_M = 15.0
-"""How much wider than its first disc the grid of a drive is."""
-
-_log = logging.getLogger(__name__)
-
-
-class ObservingMatcher(Matcher, Protocol):
-    """A matcher that can look at a query once and compare it often."""
-
-    def observe(self, query: Any) -> Any:
-        """What log_likelihood takes in place of the query."""
-
-
-@dataclass(frozen=True)
-class PriorRule:
-    """How rough the prior of a trial is.
-
-    Args:
-        radius_m: Radius of the disc that surely holds the camera.
-        shift_m: The disc's centre is off the truth by up to this, uniformly, per axis.
-        compass_sigma_deg: Standard deviation of a compass; None searches all headings. The
-            compass reads the truth plus an error drawn from this.
-        seed: Of the draws. A query's draw depends on its own name only, not on the others.
-        enclosed: How probable a place in a closed courtyard or a building is, as a share of one in
-            the open (see evidence.reachable); 1 if nothing is known of that.
-    """
-
-    radius_m: float = 25.0
-    shift_m: float = 15.0
-    compass_sigma_deg: float | None = None
-    seed: int = 0
-    enclosed: float = 1.0
-
-    def __post_init__(self) -> None:
-        if (
-            not 0 < self.radius_m < math.inf
-            or not 0 <= self.shift_m * math.sqrt(2) <= self.radius_m
-        ):
-            raise ValueError(
-                f"A disc of {self.radius_m} m whose centre is up to {self.shift_m} m off per axis "
-                "may not hold the camera. Give a positive radius_m of at least 1.42 times shift_m."
-            )
-        if self.compass_sigma_deg is not None and not 0 < self.compass_sigma_deg < math.inf:
-            raise ValueError(f"compass_sigma_deg must be positive, got {self.compass_sigma_deg}.")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One query of a dataset, what is known about it, and the answer.
-
-    Args:
-        name: Station or view.
-        truth: Where the camera stood, in the region's frame.
-        prior: What the localizer was told.
-        localization: What it answered.
-        result: How good that is.
-    """
-
-    name: str
-    truth: Pose
-    prior: Posterior
-    localization: Localization
-    result: PoseResult
-
-
-@dataclass(frozen=True, eq=False)
-class Query:
-    """A rig or a photo of a dataset, not yet read.
-
-    Args:
-        name: Of its station or view.
-        station: Of its station.
-        region: Whose frame the truth is in.
-        truth: Its pose.
-        read: Reads the images.
-    """
-
-    name: str
-    station: str
-    region: str
-    truth: Pose
-    read: Callable[[], Panorama | Photo | Rig]
-
-
-def queries(
-    manifest: Manifest,
-    *,
-    single: bool = False,
-    stations: Collection[str] | None = None,
-    cameras: Collection[str] | None = None,
-    max_pitch_deg: float = STEEP_PITCH_DEG,
-) -> list[Query]:
-    """Everything in a dataset that has a pose: its stations, or each of their photos on its own.
-
-    Args:
-        manifest: The dataset.
-        single: Each photo on its own. Views that look steeply up or down are none then.
-        stations: Only these; None for all.
-        cameras: Only single photos of these; None for all.
-        max_pitch_deg: Rigs leave out views that look higher or lower; 90 keeps all.
-    """
-    camera_of = dict(zip(manifest.views["view_id"], manifest.views["camera_id"], strict=True))
-    read_view = {"panorama": manifest.panorama, "photo": manifest.photo}
-    kinds = dict(zip(manifest.views["view_id"], manifest.views["kind"], strict=True))
-    limit_deg = min(max_pitch_deg, STEEP_PITCH_DEG) if single else max_pitch_deg
-    found = []
-    for station in manifest.stations(max_pitch_deg=limit_deg):
-        if stations is not None and station.station_id not in stations:
-            continue
-        place = station.station_id, station.region
-        is_alone = len(station.view_ids) == 1
-        if not single and not is_alone and station.truth is not None:
-            read = _reader(manifest.rig, station.station_id, max_pitch_deg=limit_deg)
-            found.append(Query(station.station_id, *place, station.truth, read))
-        for view_id in station.view_ids if single or is_alone else ():
-            truth = manifest.pose(view_id)
-            if truth is not None and (cameras is None or camera_of[view_id] in cameras):
-                name = view_id if single else station.station_id
-                read = _reader(read_view[kinds[view_id]], view_id)
-                found.append(Query(name, *place, truth, read))
-    return found
-
-
-def stations_of(manifest: Manifest, text: str) -> list[str]:
-    """Stations by name or by range of numbers, such as "482-494,500", in the table's order.
-
-    Raises:
-        ManifestError: A part of the text names no station.
-    """
-    known = [station.station_id for station in manifest.stations(max_pitch_deg=90.0)]
-    wanted: set[str] = set()
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"(\d+)-(\d+)", part)
-        found = {part} & set(known)
-        if not found and match is not None:
-            first, last = int(match[1]), int(match[2])
-            found = {name for name in known if name.isdecimal() and first <= int(name) <= last}
-        if not found:
-            raise ManifestError(
-                f"{part!r} names no station of {manifest.name}. It has {', '.join(known[:8])}"
-                f"{' ...' if len(known) > 8 else ''}; ranges are like 482-494."
-            )
-        wanted |= found
-    return [name for name in known if name in wanted]
-
-
-def map_sources(manifest: Manifest) -> dict[str, VectorMap]:
-    """The vector map of every region of a dataset, by name.
-
-    Raises:
-        ManifestError: A region has no map.
-    """
-    from crossview.vectors import VectorMap
-
-    sources = {}
-    for region in manifest.regions["name"]:
-        files = manifest.map_files(region)
-        if not files:
-            raise ManifestError(
-                f"Region {region!r} of {manifest.name} has no map. Add one to maps.csv."
-            )
-        if len(files) > 1:
-            _log.warning("Region %s has %d maps; %s is used.", region, len(files), files[0].path)
-        # an empty list means "not stated", and the map's own kind then decides
-        sources[region] = VectorMap.read(files[0].path, surveyed=files[0].surveyed or None)
-    return sources
-
-
-def without_heights(maps: Callable[[MapGrid], MapRaster]) -> Callable[[MapGrid], MapRaster]:
-    """The same map as if nobody had measured its buildings."""
-    return lambda grid: maps(grid).without_heights()
-
-
-def drawn_prior(
-    rule: PriorRule, query: Query, frame: LocalFrame, matcher: ObservingMatcher
-) -> Posterior:
-    """The rough idea of one query: a shifted disc, and perhaps a compass with an error."""
-    rng = np.random.default_rng([rule.seed, zlib.crc32(query.name.encode())])
-    shift_x_m, shift_y_m = rng.uniform(-rule.shift_m, rule.shift_m, size=2)
-    heading_deg = None
-    if rule.compass_sigma_deg is not None and query.truth.heading_deg is not None:
-        heading_deg = query.truth.heading_deg + rng.normal(0.0, rule.compass_sigma_deg)
-    return prior_within(
-        frame,
-        query.truth.x_m + shift_x_m,
-        query.truth.y_m + shift_y_m,
-        radius_m=rule.radius_m,
-        like=matcher,
-        heading_deg=heading_deg,
-        compass_sigma_deg=rule.compass_sigma_deg or DEFAULT_COMPASS_SIGMA_DEG,
-    )
-
-
-def trial(
-    query: Query,
-    view: Any,
-    frame: LocalFrame,
-    matcher: ObservingMatcher,
-    maps: Callable[[MapGrid], MapRaster],
-    *,
-    rule: PriorRule,
-) -> Trial:
-    """Localize what matcher.observe made of one query."""
-    localizer = Localizer(
-        maps=maps, matcher=matcher, window_radius_m=rule.radius_m + WINDOW_MARGIN_M
-    )
-    prior = drawn_prior(rule, query, frame, matcher)
-    prior = on_open_ground(prior, maps, enclosed=rule.enclosed)
-    localization = localizer.localize(view, prior)
-    result = pose_result(localization.best, query.truth)
-    return Trial(query.name, query.truth, prior, localization, result)
-
-
-@dataclass(frozen=True, eq=False)
-class DriveFrame:
-    """A frame of a drive with a known pose.
-
-    Args:
-        query: The rig or photo.
-        view: What matcher.observe made of it.
-        motion: What the odometry says since the frame before; None at the first.
-    """
-
-    query: Query
-    view: Any
-    motion: Motion | None
-
-
-def drives(manifest: Manifest, found: Sequence[Query]) -> list[list[Query]]:
-    """Queries in the order in which they were driven, one list for each drive of two or more."""
-    stations = {s.station_id: s for s in manifest.stations(max_pitch_deg=90.0)}
-    by_sequence: dict[str, list[Query]] = {}
-    for query in found:
-        by_sequence.setdefault(stations[query.station].sequence_id, []).append(query)
-    ordered = (
-        sorted(members, key=lambda query: stations[query.station].order)
-        for sequence, members in by_sequence.items()
-        if sequence
-    )
-    return [members for members in ordered if len(members) > 1]
-
-
-def with_odometry(
-    drive: Sequence[tuple[Query, Any]],
-    *,
-    seed: int,
-    distance_noise: float = 0.05,
-    heading_noise_deg: float = 1.0,
-) -> list[DriveFrame]:
-    """A drive with the odometry of a car that measures badly, made from the true poses.
-
-    Args:
-        drive: Queries and what matcher.observe made of them, in the order of time.
-        seed: Of the noise.
-        distance_noise: Standard deviation of every step's length, as a share of it; its direction
-            is off by the heading noise.
-        heading_noise_deg: Standard deviation of every turn.
-    """
-    rng = np.random.default_rng([seed, zlib.crc32(drive[0][0].name.encode())])
-    frames = [DriveFrame(*drive[0], None)]
-    for (before, _), (query, view) in itertools.pairwise(drive):
-        true = before.truth.motion_to(query.truth)
-        factor = 1.0 + rng.normal(0.0, distance_noise)
-        aside_rad = np.deg2rad(rng.normal(0.0, heading_noise_deg))
-        forward_m = factor * (true.forward_m * np.cos(aside_rad) - true.right_m * np.sin(aside_rad))
-        right_m = factor * (true.right_m * np.cos(aside_rad) + true.forward_m * np.sin(aside_rad))
-        motion = tracking.odometry(
-            float(forward_m),
-            float(right_m),
-            true.turn_deg + float(rng.normal(0.0, heading_noise_deg)),
-            distance_noise=distance_noise,
-            heading_noise_deg=heading_noise_deg,
-        )
-        frames.append(DriveFrame(query, view, motion))
-    return frames
-
-
-@dataclass(frozen=True, eq=False)
-class DriveTrial:
-    """A drive that was tracked, and how good that is.
-
-    Args:
-        names: Of its queries.
-        truths: Their poses.
-        filtered: Results of every frame, given the frames up to it.
-        smoothed: Given all frames.
-        estimates: Most probable poses, filtered and smoothed.
-    """
-
-    names: tuple[str, ...]
-    truths: tuple[Pose, ...]
-    filtered: tuple[PoseResult, ...]
-    smoothed: tuple[PoseResult, ...]
-    estimates: tuple[tuple[Pose, Pose], ...]
-
-
-def drive_trial(
-    frames: Sequence[DriveFrame],
-    frame: LocalFrame,
-    matcher: ObservingMatcher,
-    maps: Callable[[MapGrid], MapRaster],
-    *,
-    rule: PriorRule,
-    tracker: Callable[[tracking.Match], tracking.Tracker] = tracking.Tracker,
-) -> DriveTrial:
-    """Track a drive from a rough prior at its first frame.
-
-    Args:
-        frames: In the order of time.
-        frame: Of the truths.
-        matcher: What compares a frame with the map.
-        maps: Cuts the map.
-        rule: How rough the prior of the first frame is.
-        tracker: Makes a tracker of what matches a frame.
-    """
-    prior = drawn_prior(rule, frames[0].query, frame, matcher)
-    prior = on_open_ground(prior, maps, enclosed=rule.enclosed)
-    # the heading is represented from the start, and the car may leave the disc
-    cells = prior.grid.map.padded(DRIVE_MARGIN_M)
-    prior = prior.onto(PoseGrid(cells, matcher.num_headings))
-    localizer = Localizer(maps=maps, matcher=matcher)
-    track = tracker(localizer.match)
-    steps = list(track.filtered([(one.view, one.motion) for one in frames], prior))
-    smoothed = track.hindsight(steps)
-    truths = tuple(one.query.truth for one in frames)
-    return DriveTrial(
-        tuple(one.query.name for one in frames),
-        truths,
-        tuple(pose_result(s.posterior, t) for s, t in zip(steps, truths, strict=True)),
-        tuple(pose_result(p, t) for p, t in zip(smoothed, truths, strict=True)),
-        tuple((s.posterior.peak(), p.peak()) for s, p in zip(steps, smoothed, strict=True)),
-    )
 
 
 @dataclass(frozen=True)
@@ -382,6 +47,9 @@ class Evaluation:
         heights: Whether the map's building heights are used.
         max_pitch_deg: Rigs leave out cameras that look higher or lower.
         cache: Folder that remembers views, for matchers that look at columns.
+        wrong_place: Whether every query is also searched in a disc that does not hold it.
+        camera_error: Errors are drawn from this and put on what single photos state of their
+            cameras; None leaves them as they are. The matcher's own noise says what it knows of it.
     """
 
     manifest: Manifest
@@ -392,6 +60,8 @@ class Evaluation:
     heights: bool = True
     max_pitch_deg: float = 90.0
     cache: Path | None = None
+    wrong_place: bool = False
+    camera_error: CameraNoise | None = None
 
     def queries(self) -> list[Query]:
         """What is asked."""
@@ -411,20 +81,35 @@ class Evaluation:
             )
         return found
 
+    def column_matcher(self) -> SemanticMatcher:
+        """The matcher of what is asked of columns only.
+
+        Raises:
+            ValueError: It is another one.
+        """
+        if not isinstance(self.matcher, SemanticMatcher):
+            raise ValueError(
+                "Views are drawn, shifted and remembered as columns, and "
+                f"{type(self.matcher).__name__} looks at none or at more. Give a SemanticMatcher."
+            )
+        return self.matcher
+
     def views(self) -> Iterator[tuple[Query, Any]]:
         """Every query and what the matcher makes of it, one at a time."""
         from tqdm import tqdm
 
         observe: Callable[[Any], Any] = self.matcher.observe
         if self.cache is not None:
-            if not isinstance(self.matcher, SemanticMatcher):
-                raise ValueError(
-                    "Only the views of the column matcher are remembered. Leave out the cache, or "
-                    "use --matcher semantic."
-                )
-            observe = ObservationStore(self.cache).observer(self.matcher)
+            observe = ObservationStore(self.cache).observer(self.column_matcher())
         for query in tqdm(self.queries(), unit="query", delay=2, disable=None):
-            yield query, observe(query.read())
+            yield query, observe(self._image(query))
+
+    def _image(self, query: Query) -> Panorama | Photo | Rig:
+        image = query.read()
+        if self.camera_error is None or not isinstance(image, Photo):
+            return image
+        rng = np.random.default_rng(zlib.crc32(query.name.encode()))
+        return self.camera_error.misstated(image, rng)
 
     def maps(self) -> dict[str, Callable[[MapGrid], MapRaster]]:
         """The map of every region, with or without heights."""
@@ -439,30 +124,41 @@ class Evaluation:
         maps = self.maps()
         for query, view in self.views():
             frame = self.manifest.frame(query.region)
+            asked = query, view, frame, self.matcher, maps[query.region]
             for rule in rules:
-                answer = trial(query, view, frame, self.matcher, maps[query.region], rule=rule)
+                answer = trial(*asked, rule=rule)
+                if self.wrong_place:
+                    answer = replace(answer, wrong_place=wrong_statement(*asked, rule=rule))
                 yield rule, answer
 
     def places(self, rules: Sequence[PriorRule]) -> dict[str, Any]:
-        """Figures of single places: `summary`, and `queries` by name and seed."""
+        """Figures of single places: `summary`, and `queries` by seed and name.
+
+        With wrong places `summary` has `wrong_place`: statements.statement_summary of discs that
+        do not hold the camera, and how many those are (n).
+        """
         results: dict[int, dict[str, PoseResult]] = {rule.seed: {} for rule in rules}
+        wrong: dict[int, dict[str, Statement]] = {rule.seed: {} for rule in rules}
         # posteriors are large: only what they were worth is kept
         for rule, answer in self.trials(rules):
             results[rule.seed][answer.name] = answer.result
-        summaries = [pose_summary(found.values()) for found in results.values()]
-        return {
-            "summary": _over_seeds(summaries),
+            if answer.wrong_place is not None:
+                wrong[rule.seed][answer.name] = answer.wrong_place
+        report: dict[str, Any] = {
+            "summary": self._summary(list(results.values())),
             "prior": self._setting(rules),
-            "queries": {
-                seed: {name: finite(vars(result)) for name, result in found.items()}
-                for seed, found in results.items()
-            },
+            "queries": {seed: _told(found) for seed, found in results.items()},
         }
+        if self.wrong_place:
+            stated = [one for found in wrong.values() for one in found.values()]
+            report["summary"]["wrong_place"] = {"n": len(stated), **statement_summary(stated)}
+            report["wrong_place"] = {seed: _told(found) for seed, found in wrong.items()}
+        return report
 
     def drive_trials(self, rules: Sequence[PriorRule]) -> Iterator[tuple[PriorRule, DriveTrial]]:
         """Track every drive of the dataset with the prior and the odometry of every rule."""
         maps = self.maps()
-        seen = dict(zip(*_unzipped(self.views()), strict=True))
+        seen = dict(self.views())
         found = drives(self.manifest, list(seen))
         if not found:
             raise ManifestError(
@@ -493,27 +189,43 @@ class Evaluation:
 
     def drives(self, rules: Sequence[PriorRule]) -> dict[str, Any]:
         """Figures of drives: `summary` of the filter with `smoothed`, and every frame."""
-        filtered: dict[int, list[PoseResult]] = {rule.seed: [] for rule in rules}
-        smoothed: dict[int, list[PoseResult]] = {rule.seed: [] for rule in rules}
-        frames: dict[int, dict[str, Any]] = {rule.seed: {} for rule in rules}
+        filtered: dict[int, dict[str, PoseResult]] = {rule.seed: {} for rule in rules}
+        smoothed: dict[int, dict[str, PoseResult]] = {rule.seed: {} for rule in rules}
         for rule, answer in self.drive_trials(rules):
-            filtered[rule.seed].extend(answer.filtered)
-            smoothed[rule.seed].extend(answer.smoothed)
-            both = zip(answer.names, answer.filtered, answer.smoothed, strict=True)
-            frames[rule.seed] |= {
-                name: {"filtered": finite(vars(one)), "smoothed": finite(vars(two))}
-                for name, one, two in both
-            }
+            filtered[rule.seed] |= zip(answer.names, answer.filtered, strict=True)
+            smoothed[rule.seed] |= zip(answer.names, answer.smoothed, strict=True)
         return {
             "summary": {
-                **_over_seeds([pose_summary(found) for found in filtered.values()]),
-                "smoothed": _over_seeds([pose_summary(found) for found in smoothed.values()]),
+                **self._summary(list(filtered.values())),
+                "smoothed": self._summary(list(smoothed.values())),
             },
             "prior": self._setting(rules),
-            "queries": frames,
+            "queries": {
+                seed: {
+                    name: _told({"filtered": result, "smoothed": smoothed[seed][name]})
+                    for name, result in found.items()
+                }
+                for seed, found in filtered.items()
+            },
         }
 
+    def _summary(self, by_seed: Sequence[Mapping[str, PoseResult]]) -> dict[str, Any]:
+        """Figures of results by name, over seeds, with the intervals of coverages.
+
+        Seeds ask the same places again, and photos of a station see the same map: an interval is
+        that of as many independent answers as there are stations, of which the mean share is
+        covered. Neighbouring stations share houses too, so it is rather too narrow.
+        """
+        summary = _over_seeds([pose_summary(results.values()) for results in by_seed])
+        # seeds have as many queries, but not as many answers
+        pooled = pose_summary(result for results in by_seed for result in results.values())
+        if "selective_accuracy_5m" in pooled:
+            summary["selective_accuracy_5m"] = pooled["selective_accuracy_5m"]
+        stations = {query.station for query in self.queries() if query.name in by_seed[0]}
+        return _with_intervals(summary, len(stations))
+
     def _setting(self, rules: Sequence[PriorRule]) -> dict[str, Any]:
+        noise = getattr(getattr(self.matcher, "columns", self.matcher), "noise", None)
         return {
             **vars(rules[0]),
             "seed": [rule.seed for rule in rules],
@@ -522,6 +234,8 @@ class Evaluation:
             "heights": self.heights,
             "max_pitch_deg": self.max_pitch_deg,
             "stations": self.stations,
+            "camera_noise": None if noise is None else asdict(noise),
+            "camera_error": None if self.camera_error is None else asdict(self.camera_error),
         }
 
 
@@ -531,6 +245,23 @@ def finite(figures: Mapping[str, Any]) -> dict[str, Any]:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in figures.items()
     }
+
+
+def _told(results: Mapping[str, PoseResult | Statement]) -> dict[str, dict[str, Any]]:
+    return {name: finite(asdict(result)) for name, result in results.items()}
+
+
+def _with_intervals(figures: Mapping[str, Any], num_stations: int) -> dict[str, Any]:
+    """Figures with the 90 % interval beside every coverage, given so many independent places."""
+    told: dict[str, Any] = {}
+    for name, value in figures.items():
+        told[name] = value
+        if name == "n":
+            told["num_stations"] = num_stations
+        if name.startswith("coverage_"):
+            interval = coverage_interval(value * num_stations, num_stations)
+            told[f"{name}_interval"] = [*interval]
+    return told
 
 
 def _over_seeds(summaries: Sequence[Mapping[str, float | int | None]]) -> dict[str, Any]:
@@ -546,14 +277,3 @@ def _over_seeds(summaries: Sequence[Mapping[str, float | int | None]]) -> dict[s
         mean[name] = float(np.mean(known)) if complete else None
         ranges[name] = [min(known), max(known)] if complete else None
     return {**mean, "n": summaries[0]["n"], "num_seeds": len(summaries), "range": ranges}
-
-
-def _unzipped(pairs: Iterable[tuple[Query, Any]]) -> tuple[list[Query], list[Any]]:
-    listed = list(pairs)
-    return [query for query, _ in listed], [view for _, view in listed]
-
-
-def _reader(
-    read: Callable[..., Any], name: str, **options: float
-) -> Callable[[], Panorama | Photo | Rig]:
-    return lambda: read(name, **options)

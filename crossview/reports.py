@@ -15,22 +15,14 @@ from crossview import atomic, pictures, plots
 from crossview.columns import ColumnView
 from crossview.evaluation import PoseResult, credible_level, pose_summary
 from crossview.frames import LocalFrame
-from crossview.pose_evaluation import (
-    Evaluation,
-    PriorRule,
-    Query,
-    Trial,
-    map_sources,
-    trial,
-    without_heights,
-)
+from crossview.pose_evaluation import Evaluation
+from crossview.pose_queries import Query, map_sources, without_heights
+from crossview.pose_trials import PriorRule, Trial, trial
 from crossview.semantic import SemanticMatcher
+from crossview.statements import STATED_WITHIN_M
 from crossview.vectors import VectorMap
 
 FILE_NAME = "report.md"
-
-STATED_WITHIN_M = 5.0
-"""Of the probability that is stated beside an answer."""
 
 _CASE_INCHES = (14.0, 13.0)
 _CASE_HEIGHTS = (0.36, 0.64)
@@ -112,7 +104,7 @@ class Report:
         """
         if count < 1:
             raise ValueError(f"count must be 1 or more, got {count}.")
-        matcher = _column_matcher(evaluation)
+        matcher = evaluation.column_matcher()
         sources = map_sources(evaluation.manifest)
         rows: list[Row] = []
         best: list[Case] = []
@@ -179,7 +171,7 @@ class Report:
         figure.suptitle(f"{kind} {number}: {case.row.name}, {_told(case.row)}")
         pictures.draw_columns(
             case.view,
-            _column_matcher(self.evaluation).model,
+            self.evaluation.column_matcher().model,
             above,
             maps=source if self.evaluation.heights else without_heights(source),
             frame=self._frame(case),
@@ -223,7 +215,9 @@ class Report:
             _table(("figure", "value"), _summary_cells(summary)),
             "Shares are fractions, thresholds are strict, nll is minus the natural log of the "
             "probability density at the truth per square metre and degree; `coverage_50` says how "
-            "often the truth lies in the stated 50 % region and should be 0.50.",
+            "often the truth lies in the stated 50 % region and should be 0.50. `answered` is the "
+            "share of queries that are sure enough to be answered, `selective_accuracy_5m` how "
+            "many of those are within 5 m.",
             "![How often the truth was in regions of a stated probability](reliability.png)",
             "![Share of queries by position error](errors.png)",
         ]
@@ -257,8 +251,8 @@ class Report:
         return (
             f"{len(self.rows)} {self._name}, each searched in a disc of {rule.radius_m:g} m that "
             f"is off the truth by up to {rule.shift_m:g} m per axis (seed {rule.seed}), {compass}, "
-            f"{heights} the map's building heights. All probabilities assume that the camera is "
-            "in the disc."
+            f"{heights} the map's building heights. Probabilities are stated as if the camera were "
+            f"in the disc with probability {1 - rule.outside:g}."
         )
 
 
@@ -272,15 +266,6 @@ _HEADER = (
     "level",
     f"stated within {STATED_WITHIN_M:g} m",
 )
-
-
-def _column_matcher(evaluation: Evaluation) -> SemanticMatcher:
-    if not isinstance(evaluation.matcher, SemanticMatcher):
-        raise ValueError(
-            f"A report draws columns, and {type(evaluation.matcher).__name__} looks at none. Give "
-            "a SemanticMatcher."
-        )
-    return evaluation.matcher
 
 
 def _cases(
@@ -301,7 +286,7 @@ def _cases(
             query.name,
             answer.result,
             credible_level(answer.localization.best, query.truth, rng=rng),
-            answer.localization.probability_within(STATED_WITHIN_M),
+            answer.localization.stated().probability_within_5m,
         )
         yield Case(row, query, views[0], answer)
 

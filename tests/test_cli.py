@@ -15,12 +15,14 @@ from fakes import images
 from fakes.towns import town_dataset
 from PIL import Image
 from pytest import approx
+from scipy import stats
 
 from crossview import cli, column_tables, demo, models
-from crossview.cli import main
+from crossview.camera_noise import CameraNoise
+from crossview.cli import main, options
 from crossview.frames import LocalFrame
 from crossview.manifest import Manifest
-from crossview.pose_evaluation import finite
+from crossview.pose_evaluation import Evaluation, finite
 from crossview.synthetic.palette import PaletteSegmenter
 from crossview.synthetic.town import Town
 
@@ -39,6 +41,7 @@ COMMANDS = {
 }
 FIGURES = (
     "n",
+    "num_stations",
     "median_position_error_m",
     "within_1m",
     "within_2m",
@@ -48,9 +51,17 @@ FIGURES = (
     "within_10deg",
     "nll",
     "coverage_50",
+    "coverage_50_interval",
     "coverage_90",
+    "coverage_90_interval",
     "coverage_95",
+    "coverage_95_interval",
+    "probability_elsewhere",
+    "answered",
+    "probability_within_5m",
+    "selective_accuracy_5m",
 )
+NOT_SHARES = ("n", "num_stations", "nll", "median_position_error_m", "median_heading_error_deg")
 
 
 @pytest.fixture(autouse=True)
@@ -472,6 +483,39 @@ def test_an_output_folder_that_is_a_file_is_refused(localize, class_photo):
     assert "--out" in result.stderr
 
 
+@pytest.mark.parametrize("where", [{"panorama": True, "focal_px": None}, {"matcher": "birdseye"}])
+@pytest.mark.parametrize(
+    "sigma", ["pitch_sigma_deg", "roll_sigma_deg", "height_sigma_m", "focal_sigma"]
+)
+def test_camera_noise_that_would_be_ignored_is_a_usage_error(localize, where, sigma, tmp_path):
+    message = mistake(*localize(**where, **{sigma: 0.1}), exit_code=2)
+    assert f"--{sigma.replace('_', '-')}: " in message
+    assert f"--{next(iter(where))}" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (5.0, 2.0, 0.15, 0.02)),
+        ({"pitch_deg": 0, "roll_deg": 0}, (1.0, 0.5, 0.15, 0.02)),
+        ({"pitch_deg": 3, "height_sigma_m": 0, "focal_sigma": 0.1}, (1.0, 2.0, 0.0, 0.1)),
+        ({"pitch_sigma_deg": 0, "roll_deg": 1, "roll_sigma_deg": 4}, (0.0, 4.0, 0.15, 0.02)),
+    ],
+    ids=str,
+)
+def test_camera_noise_that_is_not_given_is_the_usual(localize, changes, expected, monkeypatch):
+    asked = []
+
+    def matcher(self, name, *, noise):
+        asked.append(noise)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(options.Looks, "matcher", matcher)
+    assert "enough" in mistake(*localize(**changes))
+    assert asked == [CameraNoise(*expected)]
+
+
 def test_the_callers_own_log_handlers_stay(localize):
     root = logging.getLogger()
     before = root.handlers[:]
@@ -499,8 +543,10 @@ def test_evaluate_prints_the_promised_figures_of_every_rig(dataset, tmp_path):
     assert figures["n"] == 2
     assert figures["median_position_error_m"] < 1.0
     assert figures["median_heading_error_deg"] < 360 / 64
-    for name in FIGURES[2:5] + FIGURES[6:8] + FIGURES[9:]:
-        assert 0.0 <= figures[name] <= 1.0
+    for name in set(FIGURES) - set(NOT_SHARES):
+        assert 0.0 <= np.min(figures[name]) <= np.max(figures[name]) <= 1.0
+    # panoramic rigs in an exact map
+    assert (figures["answered"], figures["selective_accuracy_5m"]) == (1.0, 1.0)
     report = json.loads(path.read_text(encoding="utf-8"))
     assert report["summary"] == figures
     assert set(report["queries"]["0"]) == {"s0", "s1"}
@@ -524,6 +570,94 @@ def test_evaluate_single_counts_every_photo_and_a_compass_helps(dataset):
     figures = json.loads(run(*command, "--radius-m", 8, "--shift-m", 4).stdout)
     assert figures["n"] == 8
     assert figures["within_10deg"] > 0.7
+
+
+def test_photos_of_a_station_are_one_answer_for_the_interval_of_a_coverage(dataset):
+    command = ("evaluate", "pose", dataset, "--class-image", "--single", "--seeds", "0-1")
+    figures = json.loads(run(*command, "--radius-m", 6, "--shift-m", 3).stdout)
+    assert (figures["n"], figures["num_stations"], figures["num_seeds"]) == (8, 2, 2)
+    for level in (50, 90, 95):
+        covered = 2 * figures[f"coverage_{level}"]
+        beta = stats.beta(covered + 0.5, 2 - covered + 0.5)
+        low, high = figures[f"coverage_{level}_interval"]
+        assert low == (approx(beta.ppf(0.05)) if covered > 0 else 0.0)
+        assert high == (approx(beta.ppf(0.95)) if covered < 2 else 1.0)
+
+
+def test_wrong_places_are_summarised_beside_the_right_ones(dataset, tmp_path):
+    path = tmp_path / "figures.json"
+    command = ("evaluate", "pose", dataset, "--class-image", "--wrong-place", "--outside", 0.2)
+    figures = json.loads(run(*command, "--radius-m", 12, "--shift-m", 6, "--json", path).stdout)
+    assert tuple(figures) == (*FIGURES, "wrong_place")
+    wrong = figures["wrong_place"]
+    assert (tuple(wrong), wrong["n"]) == (("n", "probability_elsewhere", "answered"), 2)
+    assert wrong["probability_elsewhere"] > 0.1
+    assert figures["probability_elsewhere"] < 0.01
+    report = json.loads(path.read_text(encoding="utf-8"))
+    sure = [one["probability_within_5m"] for one in report["wrong_place"]["0"].values()]
+    assert wrong["answered"] == sum(one >= 0.5 for one in sure) / 2
+    stated = [one["probability_elsewhere"] for one in report["wrong_place"]["0"].values()]
+    assert np.mean(stated) == approx(wrong["probability_elsewhere"])
+    stated = [one["stated"]["probability_elsewhere"] for one in report["queries"]["0"].values()]
+    assert np.mean(stated) == approx(figures["probability_elsewhere"])
+    assert report["prior"]["outside"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "errors"),
+    [
+        ({}, CameraNoise(), None),
+        ({"pitch_sigma_deg": 3, "focal_sigma": 0.1}, CameraNoise(3.0, focal_sigma=0.1), None),
+        (
+            {"pitch_sigma_deg": 3, "camera_error": True},
+            CameraNoise(pitch_sigma_deg=3.0),
+            CameraNoise(pitch_sigma_deg=3.0),
+        ),
+        (
+            {"roll_sigma_deg": 3, "camera_error": True, "trust_camera": True},
+            CameraNoise(),
+            CameraNoise(roll_sigma_deg=3.0),
+        ),
+    ],
+    ids=str,
+)
+def test_cameras_can_be_mis_stated_and_integrated_over_or_trusted(
+    dataset, changes, known, errors, monkeypatch
+):
+    asked = []
+
+    def places(evaluation, rules):
+        asked.append(evaluation)
+        return {"summary": {}}
+
+    monkeypatch.setattr(Evaluation, "places", places)
+    words = words_of({"class_image": True, "single": True, **changes})
+    assert run("evaluate", "pose", dataset, *words).exit_code == 0
+    assert [(one.matcher.noise, one.camera_error) for one in asked] == [(known, errors)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"pitch_sigma_deg": 3}, "--pitch-sigma-deg: the cameras of rigs are calibrated"),
+        ({"single": True, "camera_error": True}, "--camera-error draws from"),
+        ({"single": True, "focal_sigma": 0.1, "trust_camera": True}, "give --camera-error too"),
+        (
+            {"single": True, "matcher": "birdseye", "height_sigma_m": 1},
+            "--height-sigma-m: --matcher",
+        ),
+        ({"matcher": "joint", "cache": "views"}, "--cache remembers columns"),
+        ({"matcher": "birdseye", "cache": "views"}, "--cache remembers columns"),
+        ({"drive": True, "single": True}, "A drive is of whole rigs"),
+        ({"drive": True, "wrong_place": True}, "A drive is of whole rigs"),
+        ({"cameras": "wide"}, "give --single too"),
+        ({"seeds": "a"}, "expected numbers or ranges"),
+    ],
+    ids=str,
+)
+def test_options_of_evaluate_that_do_not_belong_together_are_usage_errors(dataset, changes, words):
+    options = words_of({"class_image": True, **changes})
+    assert words in mistake("evaluate", "pose", dataset, *options, exit_code=2)
 
 
 def test_an_answer_that_excludes_the_truth_has_no_nll_and_the_json_stays_json():

@@ -14,6 +14,7 @@ from crossview.evaluation import (
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.posterior import Posterior
+from crossview.statements import Statement
 
 FRAME = LocalFrame(-35.28, 149.13)
 GRID = PoseGrid(MapGrid(FRAME, 0.0, 0.0, 1.0, 20, 20), 8)
@@ -25,8 +26,8 @@ def certain(row, col, k, grid=GRID):
     return Posterior(grid, log_mass)
 
 
-def result(error_m=0.0, turn_deg=0.0, nll=0.0, covered=(True, True, True)):
-    return PoseResult(error_m, turn_deg, 0.0, 0.0, nll, covered)
+def result(error_m=0.0, turn_deg=0.0, nll=0.0, covered=(True, True, True), stated=None):
+    return PoseResult(error_m, turn_deg, 0.0, 0.0, nll, covered, stated)
 
 
 def test_the_position_error_is_the_distance_of_the_mode():
@@ -178,6 +179,28 @@ def test_heading_figures_are_none_where_no_answer_has_a_heading():
     assert summary["within_1m"] == 1.0
 
 
+def test_the_accuracy_of_what_is_answered_by_hand():
+    stated = [(1.0, 0.9), (7.0, 0.6), (5.0, 0.5), (3.0, 0.49), (9.0, 0.01)]
+    results = [result(error_m, stated=Statement(p, 0.2)) for error_m, p in stated]
+    summary = pose_summary(results)
+    assert list(summary)[-4:] == [
+        "probability_elsewhere",
+        "answered",
+        "probability_within_5m",
+        "selective_accuracy_5m",
+    ]
+    assert summary["probability_elsewhere"] == approx(0.2)
+    assert summary["probability_within_5m"] == approx(0.5)
+    # three are answered, and 5 m are not within 5 m
+    assert summary["answered"] == approx(3 / 5)
+    assert summary["selective_accuracy_5m"] == approx(1 / 3)
+    assert pose_summary(results[3:])["selective_accuracy_5m"] is None
+
+
+def test_figures_of_statements_need_a_statement_of_every_answer():
+    assert "answered" not in pose_summary([result(), result(stated=Statement(0.9, 0.0))])
+
+
 def test_no_results_cannot_be_summarised():
     with pytest.raises(ValueError, match="No results"):
         pose_summary([])
@@ -261,6 +284,12 @@ def test_the_coverage_interval_is_that_of_jeffreys(num_covered, num_answers):
     assert low == (approx(beta.ppf(0.05)) if num_covered else 0.0)
     assert high == (approx(beta.ppf(0.95)) if num_covered < num_answers else 1.0)
     assert low <= num_covered / num_answers <= high
+
+
+def test_a_mean_count_has_an_interval_between_those_of_its_neighbours():
+    low, high = coverage_interval(12.5, 14)
+    assert coverage_interval(12, 14)[0] < low < coverage_interval(13, 14)[0]
+    assert coverage_interval(12, 14)[1] < high < coverage_interval(13, 14)[1]
 
 
 @pytest.mark.parametrize("arguments", [(1, 0), (-1, 5), (6, 5), (1, 5, 0.0), (1, 5, 1.0)])

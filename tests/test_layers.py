@@ -17,7 +17,8 @@ PACKAGES = ("crossview", "data_tools")
 TABLE = """
 5  cli plots map_style export demo answers pictures reports data_tools.cli
 5  column_plots drive_plots calibration_plots drawing
-4  localizer tracking training synthetic pose_evaluation observations semantic_fit offsets
+4  localizer tracking training synthetic observations semantic_fit offsets
+4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
 4  data_tools.splits data_tools.importers
@@ -27,7 +28,7 @@ TABLE = """
 2  birdseye_matcher joint_matcher
 2  manifest_schema tables gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
-1  sightlines overlaps
+1  sightlines overlaps statements
 0  errors angles frames grids tiles atomic
 """
 LAYERS = {

@@ -6,20 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crossview.drive_evaluation import drive_trial, drives, with_odometry
 from crossview.evaluation import COVERAGE_LEVELS, coverage_interval, pose_summary
 from crossview.evidence import ENCLOSED
 from crossview.manifest import Manifest
 from crossview.models import load_model
-from crossview.pose_evaluation import (
-    DRIVE_HEADINGS,
-    Evaluation,
-    PriorRule,
-    drive_trial,
-    drives,
-    trial,
-    with_odometry,
-    without_heights,
-)
+from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation
+from crossview.pose_queries import without_heights
+from crossview.pose_trials import PriorRule, trial
 from crossview.semantic import SemanticMatcher
 from data_tools.importers.itowns import import_itowns
 

@@ -14,7 +14,8 @@ from crossview.column_tables import samples_of, tables
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pictures import draw_station
-from crossview.pose_evaluation import PriorRule, map_sources
+from crossview.pose_queries import map_sources
+from crossview.pose_trials import PriorRule
 from crossview.semantic import RayCache, SemanticMatcher
 from crossview.synthetic.palette import CLASS_COLORS, PaletteSegmenter
 

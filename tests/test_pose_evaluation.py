@@ -9,20 +9,24 @@ import pytest
 from PIL import Image
 from pytest import approx
 
-from crossview import angles, pose_evaluation
-from crossview.errors import ManifestError
+from crossview import angles, pose_trials
+from crossview.camera_noise import CameraNoise
+from crossview.errors import ManifestError, MapOutsideError
 from crossview.evaluation import pose_summary
 from crossview.frames import LocalFrame, Pose
 from crossview.manifest import Manifest
 from crossview.photos import Panorama, Photo, Rig
-from crossview.pose_evaluation import (
+from crossview.pose_evaluation import Evaluation
+from crossview.pose_queries import Query, map_sources, queries
+from crossview.pose_trials import (
+    WRONG_PLACE_M,
     PriorRule,
-    Query,
     drawn_prior,
-    map_sources,
-    queries,
     trial,
+    wrong_place,
+    wrong_statement,
 )
+from crossview.rasters import MapRaster
 
 FRAME = LocalFrame(50.0, 8.0)
 TRUTH = Pose(120.25, -75.75, 90.0)
@@ -102,7 +106,7 @@ def test_a_compass_does_not_change_the_shift():
 def test_shifts_are_uniform_up_to_their_limit_per_axis(monkeypatch):
     centers = []
     monkeypatch.setattr(
-        pose_evaluation, "prior_within", lambda frame, x_m, y_m, **_: centers.append((x_m, y_m))
+        pose_trials, "prior_within", lambda frame, x_m, y_m, **_: centers.append((x_m, y_m))
     )
     for i in range(500):
         drawn(str(i), shift_m=15.0)
@@ -117,7 +121,7 @@ def test_shifts_are_uniform_up_to_their_limit_per_axis(monkeypatch):
 def test_the_compass_reads_the_truth_plus_an_error_of_its_sigma(monkeypatch):
     readings = []
     monkeypatch.setattr(
-        pose_evaluation,
+        pose_trials,
         "prior_within",
         lambda *_, heading_deg, compass_sigma_deg, **__: readings.append(
             (heading_deg, compass_sigma_deg)
@@ -315,7 +319,7 @@ def test_the_whole_prior_is_searched_in_one_window(dataset):
     rule = PriorRule(radius_m=25.0, shift_m=15.0)
     (found,) = trials(dataset(view("a")), PeakMatcher(), {"town": no_map}, rule)
     assert len(found.localization.posteriors) == 1
-    assert found.localization.probability_elsewhere == 0.0
+    assert found.localization.probability_elsewhere == approx(rule.outside, abs=1e-6)
     # a matcher that knows nothing leaves the prior, whose truth has its share of disc and turn
     assert found.result.nll == approx(math.log(math.pi * 25**2 * 360), abs=0.02)
 
@@ -387,3 +391,162 @@ def test_the_summary_of_two_trials_by_hand(dataset):
     assert summary["median_position_error_m"] == approx(sum(errors_m) / 2, abs=1e-3)
     assert (summary["within_1m"], summary["within_5deg"]) == (1.0, 1.0)
     assert summary["median_heading_error_deg"] == approx(0.0, abs=1e-5)
+
+
+# ----------------------------------------------------------- what answers say of themselves
+
+
+@dataclass(frozen=True)
+class EvenMatcher(PeakMatcher):
+    """The same log ratio at every pose: it tells this disc from elsewhere, and no more."""
+
+    log_ratio: float = 0.0
+
+    def log_likelihood(self, query, map_raster, grid, *, headings=None):
+        return np.full(grid.shape, self.log_ratio)
+
+
+@pytest.mark.parametrize("compass_sigma_deg", [None, 5.0])
+@pytest.mark.parametrize("log_ratio", [-3.0, 0.0, 2.0])
+def test_the_stated_probability_of_elsewhere_is_that_of_bayes(
+    dataset, log_ratio, compass_sigma_deg
+):
+    rule = PriorRule(outside=0.2, compass_sigma_deg=compass_sigma_deg)
+    matcher = EvenMatcher(log_ratio=log_ratio)
+    (found,) = trials(dataset(view("a", heading_deg=90.0)), matcher, {"town": no_map}, rule)
+    elsewhere = 0.2 / (0.2 + 0.8 * math.exp(log_ratio))
+    stated = found.result.stated
+    assert stated.probability_elsewhere == approx(elsewhere, abs=1e-3)
+    # one place is as good as another, and a disc of 5 m is a 25th of one of 25 m
+    assert 0 < stated.probability_within_5m < 1.1 * (1 - elsewhere) / 25
+    assert not stated.is_answer
+
+
+def test_a_sure_answer_says_so(dataset):
+    matcher = PeakMatcher(peak=Pose(0.25, -0.25, 90.0))
+    (found,) = trials(dataset(view("a")), matcher, {"town": no_map}, PriorRule())
+    assert found.result.stated.probability_within_5m > 0.99
+    assert found.result.stated.is_answer
+
+
+def town_map(cells, *, built=lambda x_m, y_m: x_m < -np.inf, covered=lambda x_m, y_m: True):
+    x_m, y_m = np.meshgrid(*cells.centers())
+    return MapRaster(
+        cells,
+        np.zeros((*cells.shape, 3), np.uint8),
+        "crossview",
+        np.broadcast_to(covered(x_m, y_m), cells.shape),
+        frozenset({"building"}),
+        np.where(built(x_m, y_m), 9.0, 0.0).astype(np.float32),
+    )
+
+
+def wrong_places(maps, *, count=200, radius_m=25.0):
+    rng = np.random.default_rng(0)
+    found = [wrong_place(TRUTH, FRAME, maps, radius_m=radius_m, rng=rng) for _ in range(count)]
+    return np.array([(place.x_m - TRUTH.x_m, place.y_m - TRUTH.y_m) for place in found])
+
+
+def test_wrong_places_are_in_all_directions_and_so_far_that_no_disc_holds_the_camera():
+    away_m = wrong_places(town_map)
+    distance_m = np.hypot(*away_m.T)
+    assert WRONG_PLACE_M == (70.0, 150.0)
+    assert 70.0 <= distance_m.min() < 75.0
+    assert 145.0 < distance_m.max() <= 150.0
+    quadrants = np.bincount((away_m > 0) @ [1, 2], minlength=4)
+    assert quadrants.min() > 30
+
+
+def test_wrong_places_are_not_in_buildings_and_all_around_them_is_known():
+    def maps(cells):
+        return town_map(
+            cells,
+            built=lambda x_m, y_m: x_m < TRUTH.x_m,
+            covered=lambda x_m, y_m: y_m < TRUTH.y_m + 50.0,
+        )
+
+    east_m, north_m = wrong_places(maps).T
+    assert east_m.min() > -1.0
+    # 25 m around the middle, on cells of a metre
+    assert 15.0 < north_m.max() <= 26.0
+
+
+def test_where_the_map_knows_no_other_place_there_is_no_wrong_one():
+    def nowhere(cells):
+        raise MapOutsideError("There is no map.")
+
+    rng = np.random.default_rng(0)
+    assert wrong_place(TRUTH, FRAME, nowhere, radius_m=25.0, rng=rng) is None
+    found = wrong_statement(query_of("a"), None, FRAME, PeakMatcher(), nowhere, rule=PriorRule())
+    assert found is None
+
+
+def test_a_disc_that_may_reach_back_to_the_camera_is_no_wrong_place():
+    with pytest.raises(ValueError, match="70 m away or more, and a disc of 70 m"):
+        wrong_places(town_map, radius_m=70.0, count=1)
+
+
+@dataclass(frozen=True)
+class NearTruthMatcher(PeakMatcher):
+    """Sure of the truth where it is on the grid, and that it is elsewhere where it is not."""
+
+    def log_likelihood(self, query, map_raster, grid, *, headings=None):
+        scores = np.full(grid.shape, -4.0)
+        x_m, y_m = np.meshgrid(*grid.map.centers())
+        scores[np.hypot(x_m - TRUTH.x_m, y_m - TRUTH.y_m) < 2.0] = 20.0
+        return scores
+
+
+@pytest.mark.parametrize("compass_sigma_deg", [None, 5.0])
+def test_in_a_wrong_place_elsewhere_is_probable_and_nothing_is_answered(compass_sigma_deg):
+    asked = query_of("a"), None, FRAME, NearTruthMatcher(), town_map
+    rule = PriorRule(compass_sigma_deg=compass_sigma_deg)
+    right, wrong = trial(*asked, rule=rule).result.stated, wrong_statement(*asked, rule=rule)
+    assert right.is_answer
+    assert right.probability_elsewhere < 1e-4
+    assert not wrong.is_answer
+    assert wrong.probability_elsewhere == approx(0.05 / (0.05 + 0.95 * math.exp(-4.0)), abs=1e-3)
+
+
+def test_a_wrong_place_depends_on_the_seed_and_the_querys_name_alone(monkeypatch):
+    centers = []
+    inner = pose_trials.prior_within
+
+    def watched(frame, x_m, y_m, **options):
+        centers.append((x_m, y_m))
+        return inner(frame, x_m, y_m, **options)
+
+    monkeypatch.setattr(pose_trials, "prior_within", watched)
+    for name, seed in (("a", 0), ("b", 0), ("a", 1), ("a", 0)):
+        asked = query_of(name), None, FRAME, PeakMatcher(), town_map
+        wrong_statement(*asked, rule=PriorRule(seed=seed))
+    assert centers[3] == centers[0]
+    assert len(set(centers)) == 3
+
+
+# ------------------------------------------------------------------- cameras with errors
+
+
+def test_every_single_photo_has_a_camera_error_of_its_own_and_the_same_one_always(dataset):
+    views = [view(name, station_id="a", order=i) for i, name in enumerate("pqrs")]
+    error = CameraNoise(pitch_sigma_deg=3.0)
+    evaluation = Evaluation(dataset(*views), PeakMatcher(), single=True, camera_error=error)
+    first, again = ([photo.pitch_deg for _, photo in evaluation.views()] for _ in range(2))
+    assert first == again
+    assert len(set(first)) == 4
+    assert 0 < max(map(abs, first)) < 15.0
+    alone = replace(evaluation, manifest=dataset(views[2]))
+    assert [photo.pitch_deg for _, photo in alone.views()] == [first[2]]
+
+
+def test_rigs_have_no_camera_error(dataset):
+    views = [view(name, station_id="a", order=i) for i, name in enumerate("pq")]
+    error = CameraNoise(pitch_sigma_deg=3.0)
+    ((_, rig),) = Evaluation(dataset(*views), PeakMatcher(), camera_error=error).views()
+    assert [photo.pitch_deg for photo in rig.photos] == [0.0, 0.0]
+
+
+def test_a_matcher_of_more_than_columns_has_no_views_to_remember(dataset, tmp_path):
+    evaluation = Evaluation(dataset(view("a")), PeakMatcher(), cache=tmp_path)
+    with pytest.raises(ValueError, match="PeakMatcher looks at none or at more"):
+        next(evaluation.views())

@@ -14,7 +14,8 @@ from crossview.column_tables import samples_of, tables
 from crossview.errors import ManifestError
 from crossview.evaluation import PoseResult, pose_summary
 from crossview.manifest import Manifest
-from crossview.pose_evaluation import Evaluation, PriorRule
+from crossview.pose_evaluation import Evaluation
+from crossview.pose_trials import PriorRule
 from crossview.reports import Case, Report, Row
 from crossview.semantic import SemanticMatcher
 from crossview.synthetic.palette import PaletteSegmenter

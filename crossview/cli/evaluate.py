@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from crossview import atomic
 from crossview.cli import options
+
+if TYPE_CHECKING:
+    from crossview.pose_trials import PriorRule
 
 
 @click.group()
@@ -17,18 +21,27 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options.measured
 @options.matcher
-@options.model
-@options.weights
-@options.class_image
-@options.stations
-@options.cache
-@options.radius_m
-@options.shift_m
-@options.compass_sigma_deg
+@options.rules
+@click.option(
+    "--wrong-place",
+    is_flag=True,
+    help="Also search discs that do not hold the camera, on open ground 70 to 150 m away.",
+)
 @options.single
 @click.option("--cameras", help="With --single: only photos of these cameras, such as 301,303.")
+@options.camera_sigmas(pitch="0", roll="0", height="0", focal="0")
+@click.option(
+    "--camera-error",
+    is_flag=True,
+    help="Mis-state the camera of every single photo by errors of these standard deviations.",
+)
+@click.option(
+    "--trust-camera",
+    is_flag=True,
+    help="With --camera-error: match as if the stated camera were exact, to compare.",
+)
 @click.option(
     "--drive",
     "as_drive",
@@ -44,75 +57,72 @@ def command() -> None:
     help="Rigs leave out cameras that look higher or lower.",
 )
 @click.option(
-    "--seeds",
-    "--seed",
-    "seeds",
-    default="0",
-    show_default=True,
-    help="Of the priors' errors: a number, or a range such as 0-9.",
-)
-@click.option(
     "--json",
     "json_path",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the figures here, with every query's result.",
 )
 def pose(
-    dataset: Path,
+    dataset: options.Dataset,
     matcher: str,
-    model: str | None,
-    weights: Path | None,
-    class_image: bool,
-    stations: str | None,
-    cache: Path | None,
-    radius_m: float,
-    shift_m: float,
-    compass_sigma_deg: float | None,
+    rules: list[PriorRule],
+    wrong_place: bool,
     single: bool,
     cameras: str | None,
+    sigmas: options.CameraSigmas,
+    camera_error: bool,
+    trust_camera: bool,
     as_drive: bool,
     no_heights: bool,
     max_pitch_deg: float,
-    seeds: str,
     json_path: Path | None,
 ) -> None:
     """Localize every rig of DATASET (a manifest) from a rough prior, and compare with the truth.
 
     Prints one JSON object: shares are fractions, thresholds strict, nll is minus the log of the
     probability density at the truth per square metre and degree (null where that is infinite
-    because an answer excluded the truth). With several seeds, means over them and "range", the
+    because an answer excluded the truth). Beside every coverage is its 90 % interval (Jeffreys) as
+    num_stations independent answers tell it. With several seeds, means over them and "range", the
     smallest and largest; with --drive, those of the filter and "smoothed".
-    """
-    from crossview.evidence import ENCLOSED
-    from crossview.manifest import Manifest
-    from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation, PriorRule
 
-    if as_drive and single:
-        raise click.UsageError("A drive is of whole rigs: give --drive or --single, not both.")
+    probability_elsewhere and probability_within_5m are means of what `crossview localize` states,
+    answered is the share of queries that it would answer, and selective_accuracy_5m the share of
+    those answers that are within 5 m. With --wrong-place, "wrong_place" says the same of n discs
+    that do not hold the camera: elsewhere should be probable, and nothing answered.
+    """
+    from crossview.pose_evaluation import DRIVE_HEADINGS
+
+    if as_drive and (single or wrong_place):
+        raise click.UsageError(
+            "A drive is of whole rigs in their place: give --drive, or --single and --wrong-place."
+        )
     if cameras and not single:
         raise click.UsageError("--cameras chooses single photos: give --single too.")
+    if not single:
+        sigmas.require_none("the cameras of rigs are calibrated, those of --single photos may vary")
+    elif matcher == "birdseye" and not trust_camera:
+        sigmas.require_none("--matcher birdseye takes the camera as it is stated")
+    noise = sigmas.noise()
+    if camera_error and noise.is_none:
+        raise click.UsageError(
+            "--camera-error draws from the standard deviations of a single photo's camera: give "
+            "--single and at least one of them, such as --pitch-sigma-deg 3."
+        )
+    if trust_camera and not camera_error:
+        raise click.UsageError("--trust-camera is for wrong cameras: give --camera-error too.")
     if json_path is not None and not json_path.parent.is_dir():
         raise click.UsageError(f"--json {json_path}: there is no folder {json_path.parent}.")
-    evaluation = Evaluation(
-        Manifest.load(dataset),
-        options.matcher_of(
-            matcher,
-            weights,
-            class_image=class_image,
-            model=model,
-            num_headings=DRIVE_HEADINGS if as_drive else None,
-        ),
-        stations=stations,
+    evaluation = dataset.evaluation(
+        matcher,
+        noise=None if trust_camera else noise,
+        num_headings=DRIVE_HEADINGS if as_drive else None,
         single=single,
         cameras=tuple(cameras.split(",")) if cameras else None,
         heights=not no_heights,
         max_pitch_deg=max_pitch_deg,
-        cache=cache,
+        wrong_place=wrong_place,
+        camera_error=noise if camera_error else None,
     )
-    rules = [
-        PriorRule(radius_m, shift_m, compass_sigma_deg, seed, ENCLOSED)
-        for seed in options.numbers(seeds)
-    ]
     report = evaluation.drives(rules) if as_drive else evaluation.places(rules)
     click.echo(json.dumps(report["summary"], indent=2))
     if json_path is not None:
@@ -121,20 +131,8 @@ def pose(
 
 
 @command.command()
-@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@options.model
-@options.weights
-@options.class_image
-@options.stations
-@options.cache
-def offset(
-    dataset: Path,
-    model: str | None,
-    weights: Path | None,
-    class_image: bool,
-    stations: str | None,
-    cache: Path | None,
-) -> None:
+@options.measured
+def offset(dataset: options.Dataset) -> None:
     """Are DATASET's photos and map off by a constant, and does it turn with the vehicle?
 
     Prints the offset of the columns' best places from the true ones that all rigs share, in the
@@ -142,12 +140,8 @@ def offset(
     the positions are), each with standard errors and its log-likelihood ratio to no offset.
     """
     from crossview import offsets
-    from crossview.manifest import Manifest
-    from crossview.pose_evaluation import Evaluation
 
-    matcher = options.column_matcher(weights, class_image=class_image, model=model)
-    evaluation = Evaluation(Manifest.load(dataset), matcher, stations=stations, cache=cache)
-    found = offsets.preferences(evaluation, matcher)
+    found = offsets.preferences(dataset.evaluation())
     report = {
         "n": len(found),
         "vehicle": vars(offsets.vehicle_offset(found)),

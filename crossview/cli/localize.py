@@ -9,6 +9,9 @@ import click
 
 from crossview.cli import options
 
+HEIGHT_SIGMA_M, FOCAL_SIGMA = 0.15, 0.02
+"""How badly the height of a hand-held camera and the focal length of its file are known."""
+
 
 @click.command()
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -25,10 +28,8 @@ from crossview.cli import options
 )
 @click.option("--map-layer", help="Layer of a footprints file that has several.")
 @options.out
-@options.weights
-@options.class_image
+@options.looks
 @options.matcher
-@options.model
 @click.option("--lat", "lat_deg", type=click.FloatRange(-90, 90), help="Centre of the search.")
 @click.option("--lon", "lon_deg", type=click.FloatRange(-180, 180), help="Centre of the search.")
 @click.option(
@@ -59,37 +60,13 @@ from crossview.cli import options
     show_default=True,
     help="Of the camera above the street.",
 )
-@click.option(
-    "--pitch-sigma-deg",
-    type=click.FloatRange(min=0),
-    help="Standard deviation of the pitch: 1 where --pitch-deg is given, else 5.",
+@options.camera_sigmas(
+    pitch="5, or 1 with --pitch-deg,",
+    roll="2, or 0.5 with --roll-deg,",
+    height=f"{HEIGHT_SIGMA_M:g}",
+    focal=f"{FOCAL_SIGMA:g}",
 )
-@click.option(
-    "--roll-sigma-deg",
-    type=click.FloatRange(min=0),
-    help="Standard deviation of the roll: 0.5 where --roll-deg is given, else 2.",
-)
-@click.option(
-    "--height-sigma-m",
-    type=click.FloatRange(min=0),
-    default=0.15,
-    show_default=True,
-    help="Standard deviation of the camera's height.",
-)
-@click.option(
-    "--focal-sigma",
-    type=click.FloatRange(min=0, max=0.5),
-    default=0.02,
-    show_default=True,
-    help="Standard deviation of the focal length, as a share of it.",
-)
-@click.option(
-    "--outside",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.05,
-    show_default=True,
-    help="Probability that the camera is farther away than --radius-m says.",
-)
+@options.outside
 @click.option("--panorama", is_flag=True, help="The photo is a 360 degree panorama.")
 @click.option("--ignore-gps", is_flag=True, help="Do not use the photo's own position.")
 @click.option(
@@ -106,10 +83,8 @@ def command(
     map_crs: str | None,
     map_layer: str | None,
     out: Path,
-    weights: Path | None,
-    class_image: bool,
+    looks: options.Looks,
     matcher: str,
-    model: str | None,
     lat_deg: float | None,
     lon_deg: float | None,
     radius_m: float,
@@ -119,10 +94,7 @@ def command(
     pitch_deg: float | None,
     roll_deg: float | None,
     height_m: float,
-    pitch_sigma_deg: float | None,
-    roll_sigma_deg: float | None,
-    height_sigma_m: float,
-    focal_sigma: float,
+    sigmas: options.CameraSigmas,
     outside: float,
     panorama: bool,
     ignore_gps: bool,
@@ -135,7 +107,6 @@ def command(
     of every cell) and .png (heat map), and prints the answer.
     """
     from crossview import answers, photos
-    from crossview.camera_noise import CameraNoise
     from crossview.vectors import VectorMap
 
     if (lat_deg is None) != (lon_deg is None):
@@ -145,6 +116,10 @@ def command(
             "--focal-px, --pitch-deg and --roll-deg describe a perspective photo; a panorama is "
             "levelled by what its file says. Leave them out, or leave out --panorama."
         )
+    if panorama:
+        sigmas.require_none("a --panorama is level and has no focal length")
+    if matcher == "birdseye":
+        sigmas.require_none("--matcher birdseye takes the camera as it is stated")
     max_pixels = round(max_megapixels * 1e6)
     query: photos.Photo | photos.Panorama
     if panorama:
@@ -167,18 +142,18 @@ def command(
             max_side_px=answers.MAX_SIDE_PX,
             max_pixels=max_pixels,
         )
-    noise = CameraNoise(
-        pitch_sigma_deg=_stated(pitch_sigma_deg, pitch_deg, known=1.0, unknown=5.0),
-        roll_sigma_deg=_stated(roll_sigma_deg, roll_deg, known=0.5, unknown=2.0),
-        height_sigma_m=height_sigma_m,
-        focal_sigma=focal_sigma,
+    noise = sigmas.noise(
+        pitch_sigma_deg=5.0 if pitch_deg is None else 1.0,
+        roll_sigma_deg=2.0 if roll_deg is None else 0.5,
+        height_sigma_m=HEIGHT_SIGMA_M,
+        focal_sigma=FOCAL_SIGMA,
     )
     place = answers.place_of(query, photo.name, lat_deg=lat_deg, lon_deg=lon_deg)
     vector_map = VectorMap.read(map_path, crs=map_crs, layer=map_layer)
     answer = answers.localize_photo(
         query,
         vector_map,
-        options.matcher_of(matcher, weights, class_image=class_image, model=model, noise=noise),
+        looks.matcher(matcher, noise=noise),
         place=place,
         radius_m=radius_m,
         heading_deg=heading_deg,
@@ -188,12 +163,3 @@ def command(
     )
     geojson = answer.write(out, name=f"{photo.stem}_localized")
     click.echo(json.dumps(geojson) if as_json else answer.summary())
-
-
-def _stated(
-    sigma_deg: float | None, angle_deg: float | None, *, known: float, unknown: float
-) -> float:
-    """The standard deviation that was given, or the usual one of an angle that was or was not."""
-    if sigma_deg is not None:
-        return sigma_deg
-    return unknown if angle_deg is None else known

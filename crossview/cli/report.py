@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from crossview.cli import options
 
+if TYPE_CHECKING:
+    from crossview.pose_trials import PriorRule
+
 
 @click.command()
-@click.argument("dataset", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@options.measured
 @options.out
-@options.model
-@options.weights
-@options.class_image
-@options.stations
-@options.cache
-@options.radius_m
-@options.shift_m
-@options.compass_sigma_deg
+@options.rule
 @options.single
 @options.no_heights
-@options.seed
 @click.option(
     "--count",
     type=click.IntRange(min=1),
@@ -31,19 +27,11 @@ from crossview.cli import options
     help="How many successes, and how many failures, are drawn.",
 )
 def command(
-    dataset: Path,
+    dataset: options.Dataset,
     out: Path,
-    model: str | None,
-    weights: Path | None,
-    class_image: bool,
-    stations: str | None,
-    cache: Path | None,
-    radius_m: float,
-    shift_m: float,
-    compass_sigma_deg: float | None,
+    rule: PriorRule,
     single: bool,
     no_heights: bool,
-    seed: int,
     count: int,
 ) -> None:
     """Localize every rig of DATASET, and show where that went best and worst.
@@ -55,19 +43,8 @@ def command(
     The pictures are made from the dataset's photos: publish the folder only if their licence
     allows. The report says which licence that is.
     """
-    from crossview.evidence import ENCLOSED
-    from crossview.manifest import Manifest
-    from crossview.pose_evaluation import Evaluation, PriorRule
     from crossview.reports import Report
 
-    evaluation = Evaluation(
-        Manifest.load(dataset),
-        options.column_matcher(weights, class_image=class_image, model=model),
-        stations=stations,
-        single=single,
-        heights=not no_heights,
-        cache=cache,
-    )
-    rule = PriorRule(radius_m, shift_m, compass_sigma_deg, seed, ENCLOSED)
+    evaluation = dataset.evaluation(single=single, heights=not no_heights)
     for path in Report.of(evaluation, rule, count=count).write(out):
         click.echo(path)
