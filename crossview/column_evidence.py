@@ -182,14 +182,18 @@ def evidence(
             view's own.
     """
     rays_height_m = view.height_m if rays_height_m is None else rays_height_m
-    parts = [slice(k, k + _COLUMNS_AT_ONCE) for k in range(0, view.num_azimuths, _COLUMNS_AT_ONCE)]
+    seen = np.flatnonzero(view.seen.any(axis=1))
+    parts = [seen[k : k + _COLUMNS_AT_ONCE] for k in range(0, len(seen), _COLUMNS_AT_ONCE)]
+    log_ratio = np.zeros((view.num_azimuths, NUM_CODES), np.float32)
 
-    def weigh(part: slice) -> np.ndarray:
+    def weigh(part: np.ndarray) -> None:
         some = ColumnView(view.probability[part], view.seen[part], view.height_m)
-        return _log_ratio(some, model, rays_height_m)
+        log_ratio[part] = _log_ratio(some, model, rays_height_m)
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return ColumnEvidence(np.concatenate(list(pool.map(weigh, parts))))
+        for _ in pool.map(weigh, parts):
+            pass
+    return ColumnEvidence(log_ratio)
 
 
 def pixel_scores(
