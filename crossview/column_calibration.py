@@ -33,9 +33,10 @@ from crossview.column_trials import (
 from crossview.segmenters import Segmenter
 from crossview.semantic import NUM_THREADS, RayCache, SemanticMatcher
 
-PIXEL_SCALES = (0.01, 0.02, 0.04, 0.08)
-HEIGHT_SHARES = (0.5, 0.7, 0.9, 0.97)
-OUTLIER_SHARES = (0.01, 0.03, 0.1)
+PIXEL_SCALES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
+HEIGHT_SHARES = (0.3, 0.5, 0.7, 0.9, 0.97)
+OUTLIER_SHARES = (0.01, 0.03, 0.1, 0.2)
+VOTES_SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 UNKNOWN_LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(3).tolist())
 UNEXPLAINED_SHARES = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
 """The values that are tried, besides the scales and blurs of column_trials."""
@@ -91,6 +92,7 @@ class Setting:
     pixel_scale: float = Calibration.pixel_scale
     height_share: float = Calibration.height_share
     outlier_share: float = Calibration.outlier_share
+    votes_share: float = Calibration.votes_share
 
     def applied(self, model: ColumnModel) -> ColumnModel:
         """The tables with it."""
@@ -186,15 +188,23 @@ class Bench:
         from tqdm import tqdm
 
         widest = Calibration(position_sigma_m=max(POSITION_SIGMAS_M))
-        model = next(iter(models.values())).calibrated(widest)
-        matcher = SemanticMatcher(segmenter, model, rays=RayCache(_RAYS_BYTES))
         # a rig and its photos are searched in the same places, which are ray-cast once
+        rays = RayCache(_RAYS_BYTES)
+        matchers = {
+            station: SemanticMatcher(segmenter, model.calibrated(widest), rays=rays)
+            for station, model in models.items()
+        }
         trials = [
-            Trial.at(sample, place, matcher)
+            Trial.at(sample, place, matchers[sample.station])
             for sample in tqdm(samples, unit="place", delay=2, disable=None)
-            for place in places(sample, matcher, seed=seed)
+            for place in places(sample, matchers[sample.station], seed=seed)
         ]
-        return cls(trials, models, matcher.num_headings)
+        return cls(trials, models, next(iter(matchers.values())).num_headings)
+
+    @property
+    def have_votes(self) -> bool:
+        """Whether anybody looked at the ground."""
+        return any(trial.votes is not None for trial in self.trials)
 
     @property
     def stations(self) -> list[str]:
@@ -207,7 +217,7 @@ class Bench:
         A street is a small sample: of all calibrations whose score is within one standard error of
         the best (of the differences by station), the one that trusts map and columns least is
         taken, as in the one-standard-error rule of Breiman et al. (1984): the most outliers, then
-        the least trust in heights and pixels, the smallest scale, and the widest blur.
+        the least trust in heights, pixels and votes, the smallest scale, and the widest blur.
         """
         found = self._searched()
         best = max(found.values(), key=lambda scores: scores.log_score)
@@ -217,7 +227,13 @@ class Bench:
             if (at := scores.most_careful(best.at(best.best_at))) is not None
         }
         setting = max(
-            careful, key=lambda one: (one.outlier_share, -one.height_share, -one.pixel_scale)
+            careful,
+            key=lambda one: (
+                one.outlier_share,
+                -one.height_share,
+                -one.pixel_scale,
+                -one.votes_share,
+            ),
         )
         scores, at = found[setting], careful[setting]
         by_station = dict(zip(self.stations, scores.at(at).tolist(), strict=True))
@@ -231,6 +247,7 @@ class Bench:
             ("pixel_scale", PIXEL_SCALES),
             ("height_share", HEIGHT_SHARES),
             ("outlier_share", OUTLIER_SHARES),
+            ("votes_share", VOTES_SHARES if self.have_votes else ()),
         ):
             for value in values:
                 tried = replace(setting, **{name: value})

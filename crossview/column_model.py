@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from crossview.columns import GROUPS
+from crossview.ground_votes import GroundTable
 
 KIND = "columns"
 
@@ -63,6 +64,7 @@ class Calibration:
             column.
         unexplained_share: Probability that the query fits no place of the map at all.
         correlation_m: On a drive, how far apart frames are whose evidence is independent.
+        votes_share: Share of a cell's votes that counts (see ground_votes); 0 leaves them out.
     """
 
     pixel_scale: float = 0.01
@@ -74,9 +76,12 @@ class Calibration:
     unknown_level: float = 0.7
     unexplained_share: float = 0.02
     correlation_m: float = 5.0
+    votes_share: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = ("outlier_share", "height_share", "unknown_level", "unexplained_share")
+        shares = (
+            "outlier_share", "height_share", "unknown_level", "unexplained_share", "votes_share",
+        )  # fmt: skip
         for name, value in vars(self).items():
             within = 0 <= value < 1 or (name == "height_share" and value == 1)
             if not math.isfinite(value) or value < 0 or (name in shares and not within):
@@ -95,6 +100,7 @@ class ColumnModel:
         height_mean_m: Of the buildings whose height a map does not know.
         height_std_m: Standard deviation of those.
         calibration: See Calibration.
+        ground: What is seen on which kind of place; None where nobody counted.
         provenance: What it was fitted on, for people.
     """
 
@@ -103,6 +109,7 @@ class ColumnModel:
     height_mean_m: float = 18.0
     height_std_m: float = 4.0
     calibration: Calibration = field(default_factory=Calibration)
+    ground: GroundTable | None = None
     provenance: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
@@ -121,6 +128,11 @@ class ColumnModel:
             )
         if not self.counts.any():
             raise ValueError("All counts are 0: the model was fitted on no pixel.")
+        if self.calibration.votes_share > 0 and self.ground is None:
+            raise ValueError(
+                f"votes_share is {self.calibration.votes_share} and there is no table of what lies "
+                "on the ground. Count one (`crossview fit semantic`), or set it to 0."
+            )
         if not (self.height_mean_m > 0 and self.height_std_m > 0):
             raise ValueError(
                 f"Building heights need a positive mean and standard deviation, got "
@@ -143,6 +155,7 @@ class ColumnModel:
                 float(content["height_mean_m"]),
                 float(content["height_std_m"]),
                 Calibration(**content["calibration"]),
+                None if content.get("ground") is None else GroundTable.from_json(content["ground"]),
                 MappingProxyType(content.get("provenance", {})),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -162,6 +175,7 @@ class ColumnModel:
             "height_std_m": self.height_std_m,
             "counts": np.round(self.counts, 1).tolist(),
             "range_shares": np.round(self.range_shares, 6).tolist(),
+            "ground": None if self.ground is None else self.ground.to_json(),
             "provenance": dict(self.provenance),
         }
         return json.dumps(content, indent=1) + "\n"
@@ -174,7 +188,8 @@ class ColumnModel:
         """How much more often a group shows in a region than at that elevation at all.
 
         Returns:
-            (regions, bands, groups), ratios (not logs): mixtures of classes average them.
+            (regions, bands, groups), ratios (not logs): mixtures of classes average them. The
+            group of what is no scenery ("other") says nothing: its ratio is 1.
         """
         region = self.counts.sum(axis=1) + _PRIOR_REGION_PIXELS
         region /= region.sum(axis=-1, keepdims=True)
@@ -184,7 +199,9 @@ class ColumnModel:
         share = self.counts.sum(axis=-1) + _PRIOR_REGION_PIXELS
         share /= share.sum(axis=0)
         anywhere = np.einsum("rb,rbg->bg", share, table)
-        return table / anywhere
+        ratios = table / anywhere
+        ratios[:, :, list(GROUPS).index("other")] = 1.0
+        return ratios
 
 
 def _require_layout(content: Mapping[str, Any]) -> None:

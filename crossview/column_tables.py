@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossview import column_evidence, raycast
+from crossview import column_evidence, ground_votes, raycast
+from crossview.birdseye import BirdsEye
 from crossview.column_model import COUNTS_SHAPE, NUM_RANGES, ColumnModel
 from crossview.columns import ColumnView
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
+from crossview.ground_votes import GroundTable
 from crossview.observations import ObservationStore
 from crossview.pose_evaluation import map_sources, queries, stations_of
 from crossview.rasters import MapRaster
@@ -113,7 +115,7 @@ def tables(samples: Iterable[Sample]) -> ColumnModel:
     rigs = [sample for sample in samples if sample.is_rig]
     counts = sum(_counted(sample) for sample in rigs)
     heights_m = np.concatenate([_heights_around_m(sample) for sample in rigs])
-    model = ColumnModel(np.asarray(counts), _range_shares(rigs))
+    model = ColumnModel(np.asarray(counts), _range_shares(rigs), ground=_ground_table(rigs))
     if heights_m.size < 2 or float(np.std(heights_m)) == 0:
         return model
     return replace(
@@ -132,6 +134,24 @@ def _counted(sample: Sample) -> np.ndarray:
         num_azimuths=sample.view.num_azimuths,
     )
     return column_evidence.region_counts(sample.view, *rays)
+
+
+def _ground_table(rigs: Sequence[Sample]) -> GroundTable | None:
+    """What the rigs show on each kind of place; None where they looked at columns only."""
+    counts = [_ground_counted(rig, rig.view.ground) for rig in rigs if rig.view.ground is not None]
+    return GroundTable(np.sum(counts, axis=0)) if counts else None
+
+
+def _ground_counted(sample: Sample, ground: BirdsEye) -> np.ndarray:
+    pose = sample.truth
+    around = MapGrid.around(
+        sample.frame,
+        pose.x_m,
+        pose.y_m,
+        radius_m=ground_votes.MARGIN_M,
+        cell_m=ground_votes.CELL_M / 2,
+    )
+    return ground_votes.counts(ground, pose, sample.maps(around))
 
 
 def _range_shares(rigs: Sequence[Sample]) -> np.ndarray:

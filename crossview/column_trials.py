@@ -21,6 +21,7 @@ from crossview.errors import MapOutsideError
 from crossview.evidence import prior_within
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
+from crossview.ground_votes import GroundVotes
 from crossview.legends import BUILDING
 from crossview.pose_evaluation import PriorRule
 from crossview.semantic import SemanticMatcher, column_sums
@@ -87,6 +88,7 @@ class Trial:
         col: Their columns.
         codes: What the map shows there, (cells, azimuths).
         rays_height_m: Height of the camera for which the map was ray-cast.
+        votes: Of the ground, (cells, headings) float16; None where nobody counted or looked.
     """
 
     sample: Sample
@@ -95,10 +97,11 @@ class Trial:
     col: np.ndarray
     codes: np.ndarray
     rays_height_m: float
+    votes: np.ndarray | None
 
     @classmethod
     def at(cls, sample: Sample, place: Place, matcher: SemanticMatcher) -> Trial:
-        """The trial, with the map ray-cast."""
+        """The trial, with the map ray-cast and asked for its votes by the matcher's table."""
         cells = place.cells
         map_raster = sample.maps(cells.padded(matcher.reach_m).divided(matcher.map_parts))
         height_m = matcher.rays_height_m(sample.view)
@@ -107,7 +110,19 @@ class Trial:
             row, col = np.nonzero(block.free)
             parts.append((row + rows.start, col + cols.start, block.codes[block.free]))
         row, col, codes = map(np.concatenate, zip(*parts, strict=True))
-        return cls(sample, place, row, col, codes, height_m)
+        table, ground = matcher.model.ground, sample.view.ground
+        votes = None
+        if table is not None and ground is not None:
+            everywhere = slice(0, cells.height), slice(0, cells.width)
+            votes = GroundVotes.on(table, map_raster, cells, parts=matcher.map_parts).scores(
+                ground,
+                *everywhere,
+                np.arange(matcher.num_headings),
+                num_headings=matcher.num_headings,
+            )[row, col]
+            # thousands of cells vote, and a share of each counts
+            votes = votes.astype(np.float16)
+        return cls(sample, place, row, col, codes, height_m, votes)
 
     @property
     def is_right(self) -> bool:
@@ -167,8 +182,8 @@ class Sums:
         )
         headings = np.arange(num_headings)
         score = column_sums(evidence, trial.codes, headings, num_headings=num_headings).T
-        peak = float(score.max())
-        score = score - np.float32(peak)
+        share = np.float32(model.calibration.votes_share)
+        votes = np.float32(0.0) if trial.votes is None else share * trial.votes
         taps = np.stack(
             [_heading_taps(trial.sample.truth, num_headings, s) for s in HEADING_SIGMAS_DEG], axis=1
         )
@@ -176,13 +191,15 @@ class Sums:
         near = [_near(trial, sigma_m) for sigma_m in POSITION_SIGMAS_M if trial.is_right]
         log_total, log_truth = np.empty(SHAPE), np.empty(SHAPE)
         for i, scale in enumerate(SCALES):
-            ratio = np.exp(np.float32(scale) * score)
+            logit = np.float32(scale) * score + votes
+            peak = float(logit.max())
+            ratio = np.exp(logit - np.float32(peak))
             by_cell = ratio.sum(axis=1, dtype=float)
             with np.errstate(divide="ignore"):  # what float32 cannot say is left to the floor
                 for j, shares in enumerate(reached):
-                    log_total[i, j] = np.log(shares @ by_cell) + scale * peak
+                    log_total[i, j] = np.log(shares @ by_cell) + peak
                 for j, (free, weights) in enumerate(near):
-                    log_truth[i, j] = np.log(weights @ ratio[free] @ taps) + scale * peak
+                    log_truth[i, j] = np.log(weights @ ratio[free] @ taps) + peak
         return cls(
             log_total,
             log_truth if trial.is_right else None,

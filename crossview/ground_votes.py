@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from crossview import angles, birdseye
+from crossview import angles, birdseye, voting
 from crossview.birdseye import BirdsEye
 from crossview.birdseye_matcher import feet, on_ground
 from crossview.columns import SegmentedImage
 from crossview.frames import Pose
+from crossview.grids import MapGrid
 from crossview.legends import BUILDING, Legend
 from crossview.rasters import MapRaster
+from crossview.voting import VotingMap
 
 SURFACES = {"road": ("road",), "sidewalk": ("sidewalk",), "terrain": ("terrain",)}
 """Ground that is seen, and its Cityscapes classes."""
@@ -63,6 +65,9 @@ UNKNOWN = len(LABELS)
 CELL_M = 0.5
 VIEW_M = 22.0
 """How far from the camera pixels are trusted to lie on the ground plane."""
+
+MARGIN_M = VIEW_M + 2.0
+"""How much map around a pose takes part in its votes."""
 
 _BLUR_M = 0.5
 """How far things stand from where the map has them."""
@@ -147,6 +152,62 @@ class GroundTable:
         return cls(np.array(content["counts"], float))
 
 
+@dataclass(frozen=True, eq=False)
+class GroundVotes:
+    """Votes of the map around a grid of poses, which asks them with one view after the other.
+
+    Args:
+        poses: The grid; cells of CELL_M.
+        votes: Of the map, `margin` cells wider on every side.
+        margin: Cells.
+    """
+
+    poses: MapGrid
+    votes: VotingMap
+    margin: int
+
+    @classmethod
+    def on(
+        cls, table: GroundTable, map_raster: MapRaster, poses: MapGrid, *, parts: int
+    ) -> GroundVotes:
+        """The votes of a table.
+
+        Args:
+            table: What is seen on which kind of place.
+            map_raster: The map, in cells of the poses' divided by parts and MARGIN_M around them.
+            poses: Where cameras may stand.
+            parts: Map cells along the side of a pose's cell.
+
+        Raises:
+            GridMismatchError: The map's cells are others, or it ends too early.
+        """
+        around = poses.padded(MARGIN_M)
+        near = map_raster.cut(around.divided(parts))
+        votes = VotingMap(table.log_ratios(near, parts=parts), poses.cell_m)
+        return cls(poses, votes, (around.height - poses.height) // 2)
+
+    def scores(
+        self, view: BirdsEye, rows: slice, cols: slice, headings: np.ndarray, *, num_headings: int
+    ) -> np.ndarray:
+        """Sums of the votes of all that a view has seen, (rows, cols, headings) float32.
+
+        Args:
+            view: As observed says.
+            rows: Of the poses.
+            cols: Of the poses.
+            headings: Bins to try.
+            num_headings: Of a full turn.
+        """
+        first_row, first_col = rows.start + self.margin, cols.start + self.margin
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        window = first_row, first_row + height, first_col, first_col + width
+        asked = voting.vote(
+            view, self.votes, num_headings=num_headings, window=window, headings=headings
+        )
+        everything = len(headings) == num_headings
+        return asked.scores if everything else asked.scores[:, :, headings]
+
+
 def observed(images: Sequence[SegmentedImage]) -> BirdsEye:
     """What lies on the ground around a query's reference, (rows, cols, CHANNELS).
 
@@ -193,7 +254,7 @@ def counts(view: BirdsEye, truth: Pose, map_raster: MapRaster) -> np.ndarray:
     Args:
         view: As observed says.
         truth: The pose, with a heading, in the map's frame.
-        map_raster: The map, VIEW_M around the pose and a cell more.
+        map_raster: The map, MARGIN_M around the pose.
     """
     rows, cols = np.nonzero(view.seen)
     forward_m = (view.camera_row - rows) * view.cell_m

@@ -3,6 +3,8 @@
 Every column of a photo, a rig or a panorama sees ground up to a first wall, and sky above the
 highest roof behind. The map says where both would be at every pose, and tables of what a
 segmentation network makes of ground, walls and sky (see column_evidence) say how well that fits.
+Where the map knows roads, paths, lawns and trees, what lies on the ground adds its votes (see
+ground_votes).
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import special
 
-from crossview import angles, column_evidence, column_kernels, columns, raycast
+from crossview import angles, column_evidence, column_kernels, columns, ground_votes, raycast
+from crossview.birdseye import BirdsEye
 from crossview.camera_noise import CameraNoise
 from crossview.column_evidence import ColumnEvidence
 from crossview.column_model import Calibration, ColumnModel
 from crossview.columns import NUM_THREADS, ColumnView
 from crossview.errors import GridMismatchError
 from crossview.grids import MapGrid, PoseGrid, place_of, require_frame
+from crossview.ground_votes import CELL_M, GroundVotes
 from crossview.legends import BUILDING
 from crossview.photos import Panorama, Photo, Rig
 from crossview.rasters import MapRaster
@@ -127,6 +131,11 @@ class SemanticMatcher:
             raise ValueError(
                 f"num_headings must divide {columns.NUM_AZIMUTHS} columns, got {self.num_headings}."
             )
+        if self.model.calibration.votes_share > 0 and self.cell_m != CELL_M:
+            raise ValueError(
+                f"The model's votes count in cells of {CELL_M} m, and cell_m is {self.cell_m}. Use "
+                "those, or a model whose votes_share is 0."
+            )
 
     @property
     def scale(self) -> float:
@@ -149,7 +158,10 @@ class SemanticMatcher:
         The slow part, worth keeping when a query is asked about twice.
         """
         images = columns.segmented(query, self.segmenter)
-        return tuple(columns.levelled(variant) for variant in self.noise.variants(images))
+        return tuple(
+            replace(columns.levelled(variant), ground=ground_votes.observed(variant))
+            for variant in self.noise.variants(images)
+        )
 
     def log_likelihood(
         self,
@@ -184,17 +196,21 @@ class SemanticMatcher:
         height_m = self.rays_height_m(views[0])
         evidence = self._evidence(views, height_m)
         place_of(grid.map.divided(self.map_parts), map_raster.grid)  # or it raises
+        cells = grid.map.padded(self._blur_cells * self.cell_m)
+        votes = self._votes(views, map_raster, cells)
         if not map_raster.class_mask(BUILDING).any():
             _log.warning("The map has no building near %s: columns say nothing there.", grid.map)
+            evidence = [ColumnEvidence(np.zeros_like(one.log_ratio)) for one in evidence]
+        if votes is None and not any(one.active.any() for one in evidence):
             return self._nothing(grid, tried)
-        if not any(one.active.any() for one in evidence):
-            return self._nothing(grid, tried)
-        cells = grid.map.padded(self._blur_cells * self.cell_m)
         blur = _Blur.of(self.model.calibration, self.cell_m, self.num_headings, self._blur_cells)
         needed = blur.needed(tried)
         shares = blur.shares(needed, tried)
         unexplained = self.model.calibration.unexplained_share
-        blocks = self._scored_blocks(evidence, map_raster, cells, needed, height_m)
+        seen = list(zip(evidence, map(_ground, views), strict=True))
+        blocks = self._scored_blocks(
+            seen, votes, map_raster, cells, headings=needed, height_m=height_m
+        )
         if grid.num_headings == 1:
             image = np.full((*cells.shape, 1), -np.inf)
             weights = shares.sum(axis=1) / self.num_headings
@@ -224,24 +240,41 @@ class SemanticMatcher:
             for view in views
         ]
 
+    def _votes(
+        self, views: Sequence[ColumnView], map_raster: MapRaster, cells: MapGrid
+    ) -> GroundVotes | None:
+        """Votes of the map's ground; None where nobody counted any, or the query shows none."""
+        table = self.model.ground
+        if table is None or self.model.calibration.votes_share == 0 or not any(map(_ground, views)):
+            return None
+        return GroundVotes.on(table, map_raster, cells, parts=self.map_parts)
+
     def _scored_blocks(
         self,
-        evidence: Sequence[ColumnEvidence],
+        seen: Sequence[tuple[ColumnEvidence, BirdsEye | None]],
+        votes: GroundVotes | None,
         map_raster: MapRaster,
         cells: MapGrid,
+        *,
         headings: np.ndarray,
         height_m: float,
     ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
         """Blocks of cells: rows, cols, which are free, and their scores (free cells, headings)."""
         for rows, cols, block in self.coded_blocks(map_raster, cells, height_m):
             wanted = block.codes[block.free]
-            sums = (
-                self.scale * column_sums(one, wanted, headings, num_headings=self.num_headings).T
-                for one in evidence
-            )
+            sums = []
+            for evidence, ground in seen:
+                total = column_sums(evidence, wanted, headings, num_headings=self.num_headings).T
+                total *= self.scale
+                if votes is not None and ground is not None:
+                    asked = votes.scores(
+                        ground, rows, cols, headings, num_headings=self.num_headings
+                    )
+                    total += self.model.calibration.votes_share * asked[block.free]
+                sums.append(total)
             # which of the cameras it was is not known, and all are equally probable
             scores = functools.reduce(_log_add_exp, sums)
-            yield rows, cols, block.free, scores - np.float32(math.log(len(evidence)))
+            yield rows, cols, block.free, scores - np.float32(math.log(len(seen)))
 
     def coded_blocks(
         self, map_raster: MapRaster, cells: MapGrid, height_m: float
@@ -364,6 +397,11 @@ def sums_without_compiler(
     for azimuth in range(num_azimuths):
         total += by_turn[place[azimuth], num_azimuths - azimuth : 2 * num_azimuths - azimuth]
     return total[:, turns]
+
+
+def _ground(view: ColumnView) -> BirdsEye | None:
+    """What a view shows of the ground; None where it shows nothing of it."""
+    return view.ground if view.ground is not None and view.ground.seen.any() else None
 
 
 def _log_add_exp(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -120,7 +120,10 @@ def matched(trial, model, calibration):
 
 
 @pytest.mark.slow
-def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_gives(bench):
+@pytest.mark.parametrize("votes_share", [0.0, 0.02])
+def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_gives(
+    bench, votes_share
+):
     """The fit sums over discs without blurring volumes: an independent way to the same number."""
     trials, model = bench[0].trials, bench[1]
     at = 3, 4, 3  # of SCALES, POSITION_SIGMAS_M, HEADING_SIGMAS_DEG
@@ -131,8 +134,11 @@ def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_giv
         heading_sigma_deg=column_trials.HEADING_SIGMAS_DEG[at[2]],
         unknown_level=0.6,
         unexplained_share=0.03,
+        votes_share=votes_share,
     )
-    setting = column_calibration.Setting(0.02, calibration.height_share, calibration.outlier_share)
+    setting = column_calibration.Setting(
+        0.02, calibration.height_share, calibration.outlier_share, votes_share
+    )
     assert [trial.is_right for trial in trials] == [True, False, True, False]
     for trial, sums in zip(trials, bench[0].summed(setting), strict=True):
         found = sums.scores(0.6, 0.03)[at]
@@ -151,10 +157,11 @@ def test_a_fit_of_a_town_finds_places_that_it_has_not_seen(samples, caplog, monk
     monkeypatch.setattr(column_calibration, "PIXEL_SCALES", (0.01, 0.02))
     monkeypatch.setattr(column_calibration, "HEIGHT_SHARES", (0.7,))
     monkeypatch.setattr(column_calibration, "OUTLIER_SHARES", (0.1,))
+    monkeypatch.setattr(column_calibration, "VOTES_SHARES", (0.02,))
     rigs = [sample for sample in samples if sample.is_rig]
     with caplog.at_level(logging.INFO, logger="crossview.column_calibration"):
         found = semantic_fit.fit(rigs, SEGMENTER, num_folds=2, provenance={"dataset": "town"})
-    assert sum("left-out log score" in record.message for record in caplog.records) == 1
+    assert sum("left-out log score" in record.message for record in caplog.records) == 2
     assert set(found.log_score_by_station) == {"000", "001", "002", "003"}
     assert found.log_score == approx(np.mean(list(found.log_score_by_station.values())))
     # a flat posterior over the disc has -13.5, and -0.7 for right or wrong
