@@ -420,8 +420,9 @@ def _import_all() -> None:
 
     kernel = column_kernels.compiled()
     if kernel is not None:
-        turns = np.arange(4)
-        kernel(np.zeros((4, 1), np.float32), np.zeros((1, 4), np.uint16), turns, turns)
+        turns, log_ratio = np.arange(4), np.zeros((4, 1), np.float32)
+        log_ratio.flags.writeable = False  # as that of evidence: numba tells them apart
+        kernel(log_ratio, np.zeros((1, 4), np.uint16), turns, turns)
 
 
 # ---------------------------------------------------------------------------- table
@@ -430,8 +431,9 @@ def _import_all() -> None:
 def _caption(case: Case) -> str:
     compiled = "" if column_kernels.compiled() else " (numba is not installed)"
     return (
-        f"A made-up town; levelling and matching use {columns.NUM_THREADS} threads{compiled}, all "
-        f"else one. Ray-casting: {case.side_m:g} m x {case.side_m:g} m at {CELL_M:g} m, "
+        f"A made-up town; evidence, levelling and matching use {columns.NUM_THREADS} threads"
+        f"{compiled}, all else one. "
+        f"Ray-casting: {case.side_m:g} m x {case.side_m:g} m at {CELL_M:g} m, "
         f"{case.num_azimuths} azimuths, {case.sight_m:g} m far. Rig: four photos of 90 degrees. "
         f"Matching: a disc of {case.radius_m:g} m radius, {case.num_headings} headings. "
         f"Aims: a rig after segmentation, its street ray-cast before, in {STATION_AIM_S:g} s, and "

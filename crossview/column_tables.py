@@ -22,7 +22,7 @@ from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.ground_votes import GroundTable
 from crossview.observations import ObservationStore
-from crossview.pose_evaluation import map_sources, queries, stations_of
+from crossview.pose_queries import map_sources, queries, stations_of
 from crossview.rasters import MapRaster
 from crossview.segmenters import Remembering, Segmenter, fingerprint
 from crossview.semantic import SemanticMatcher
@@ -69,7 +69,7 @@ def samples_of(
     Args:
         manifest: The dataset.
         segmenter: What each pixel shows.
-        stations: Which ones, as pose_evaluation.stations_of understands; None for all.
+        stations: Which ones, as pose_queries.stations_of understands; None for all.
         cache: Folder that remembers views.
     """
     from tqdm import tqdm

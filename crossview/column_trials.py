@@ -23,7 +23,7 @@ from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.ground_votes import GroundVotes
 from crossview.legends import BUILDING
-from crossview.pose_evaluation import PriorRule
+from crossview.pose_trials import PriorRule
 from crossview.semantic import SemanticMatcher, column_sums
 
 SCALES = (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.45, 0.65, 1.0)

@@ -198,16 +198,16 @@ def levelled(images: Sequence[SegmentedImage], *, num_azimuths: int = NUM_AZIMUT
             height counts.
         num_azimuths: Columns of a full turn.
     """
-    blocks = [
-        slice(first, min(first + _BLOCK_COLUMNS, num_azimuths))
-        for first in range(0, num_azimuths, _BLOCK_COLUMNS)
-    ]
+    total = np.empty((num_azimuths, NUM_ELEVATIONS, len(GROUPS)), np.float32)
+    count = np.empty((num_azimuths, NUM_ELEVATIONS), np.float32)
 
-    def look(block: slice) -> tuple[np.ndarray, np.ndarray]:
-        return _columns_of(images, block, num_azimuths)
+    def look(first: int) -> None:
+        block = slice(first, min(first + _BLOCK_COLUMNS, num_azimuths))
+        total[block], count[block] = _columns_of(images, block, num_azimuths)
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        total, count = map(np.concatenate, zip(*pool.map(look, blocks), strict=True))
+        for _ in pool.map(look, range(0, num_azimuths, _BLOCK_COLUMNS)):
+            pass
     total /= np.maximum(count, 1.0)[:, :, None]
     return ColumnView(total, count > 0, images[0].image.height_m)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossview import columns
+from crossview import columns, ground_votes
 from crossview.columns import ColumnView
 from crossview.photos import Panorama, Photo, Rig
 from crossview.segmenters import fingerprint, upright_images
@@ -20,6 +20,9 @@ _LAYOUT = (
     columns.HIGHEST_DEG,
     columns.ELEVATION_STEP_DEG,
     columns.NOMINAL_RANGE_M,
+    ground_votes.CHANNELS,
+    ground_votes.CELL_M,
+    ground_votes.VIEW_M,
 )
 
 

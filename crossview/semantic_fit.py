@@ -19,7 +19,9 @@ import numpy as np
 from crossview.column_calibration import Bench, blocked_tables
 from crossview.column_model import ColumnModel
 from crossview.column_tables import Sample, provenance_of, samples_of, tables
-from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation, PriorRule, drives
+from crossview.drive_evaluation import drives
+from crossview.pose_evaluation import DRIVE_HEADINGS, Evaluation
+from crossview.pose_trials import PriorRule
 from crossview.segmenters import Segmenter
 from crossview.semantic import SemanticMatcher
 
@@ -102,7 +104,7 @@ def with_correlation(
 ) -> ColumnModel:
     """The model with the correlation length under which filtered drives are probable.
 
-    The drives are the dataset's own, with made-up odometry (see pose_evaluation.with_odometry); of
+    The drives are the dataset's own, with made-up odometry (see drive_evaluation.with_odometry); of
     the lengths within a standard error of the best the longest is taken. A dataset without drives
     leaves the model as it is. The tables have seen these stations, so the length is on the short
     side.

@@ -646,7 +646,6 @@ def test_cameras_can_be_mis_stated_and_integrated_over_or_trusted(
             {"single": True, "matcher": "birdseye", "height_sigma_m": 1},
             "--height-sigma-m: --matcher",
         ),
-        ({"matcher": "joint", "cache": "views"}, "--cache remembers columns"),
         ({"matcher": "birdseye", "cache": "views"}, "--cache remembers columns"),
         ({"drive": True, "single": True}, "A drive is of whole rigs"),
         ({"drive": True, "wrong_place": True}, "A drive is of whole rigs"),

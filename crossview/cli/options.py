@@ -18,7 +18,6 @@ from crossview.statements import OUTSIDE
 if TYPE_CHECKING:
     from crossview.birdseye_matcher import BirdsEyeMatcher
     from crossview.camera_noise import CameraNoise
-    from crossview.joint_matcher import JointMatcher
     from crossview.pose_evaluation import Evaluation
     from crossview.pose_trials import PriorRule
     from crossview.segmenters import Segmenter
@@ -68,10 +67,10 @@ class_image: Decorator = click.option(
 )
 matcher: Decorator = click.option(
     "--matcher",
-    type=click.Choice(["semantic", "joint", "birdseye"]),
+    type=click.Choice(["semantic", "birdseye"]),
     default="semantic",
     show_default=True,
-    help="What compares a photo with the map: its columns, a simple vote from above, or both.",
+    help="What compares a photo with the map: its columns, or a simple vote from above.",
 )
 model: Decorator = click.option(
     "--model",
@@ -201,10 +200,9 @@ class Looks:
 
     def matcher(
         self, name: str, *, noise: CameraNoise | None = None, num_headings: int | None = None
-    ) -> SemanticMatcher | JointMatcher | BirdsEyeMatcher:
+    ) -> SemanticMatcher | BirdsEyeMatcher:
         """The one that --matcher names."""
         from crossview.birdseye_matcher import BirdsEyeMatcher
-        from crossview.joint_matcher import JointMatcher
 
         if name == "birdseye":
             if self.model is not None:
@@ -212,8 +210,7 @@ class Looks:
                     "--model is for matchers that look at columns. Leave it out."
                 )
             return BirdsEyeMatcher(segmenter(self.weights, class_image=self.class_image))
-        columns = self.columns(noise=noise, num_headings=num_headings)
-        return columns if name == "semantic" else JointMatcher.of(columns)
+        return self.columns(noise=noise, num_headings=num_headings)
 
 
 @dataclass(frozen=True)
