@@ -90,7 +90,7 @@ class Evaluation:
         if not isinstance(self.matcher, SemanticMatcher):
             raise ValueError(
                 "Views are drawn, shifted and remembered as columns, and "
-                f"{type(self.matcher).__name__} looks at none or at more. Give a SemanticMatcher."
+                f"{type(self.matcher).__name__} looks at none. Give a SemanticMatcher."
             )
         return self.matcher
 
@@ -225,7 +225,7 @@ class Evaluation:
         return _with_intervals(summary, len(stations))
 
     def _setting(self, rules: Sequence[PriorRule]) -> dict[str, Any]:
-        noise = getattr(getattr(self.matcher, "columns", self.matcher), "noise", None)
+        noise = getattr(self.matcher, "noise", None)
         return {
             **vars(rules[0]),
             "seed": [rule.seed for rule in rules],

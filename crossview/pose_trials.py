@@ -16,6 +16,7 @@ from crossview.evaluation import PoseResult, pose_result
 from crossview.evidence import DEFAULT_COMPASS_SIGMA_DEG, prior_within
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
+from crossview.legends import BUILDING
 from crossview.localizer import Localization, ObservingMatcher, search_disc
 from crossview.pose_queries import Query
 from crossview.posterior import Posterior
@@ -179,7 +180,7 @@ def _is_open(
     except MapOutsideError:
         return False
     middle = cells.cell_of(place.x_m, place.y_m)
-    return bool(map_raster.covered.all() and map_raster.building_height_m[middle] == 0)
+    return bool(map_raster.covered.all() and not map_raster.class_mask(BUILDING)[middle])
 
 
 def _rng(rule: PriorRule, query: Query) -> np.random.Generator:

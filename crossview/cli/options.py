@@ -235,8 +235,8 @@ class Dataset(Looks):
 
         if self.cache is not None and name != "semantic":
             raise click.UsageError(
-                f"--cache remembers columns, and --matcher {name} looks at more or at others. "
-                "Leave it out, or use --matcher semantic."
+                f"--cache remembers columns, and --matcher {name} looks at none. Leave it out, or "
+                "use --matcher semantic."
             )
         return Evaluation(
             Manifest.load(self.dataset),
