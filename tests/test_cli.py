@@ -15,7 +15,6 @@ from fakes import images
 from fakes.towns import town_dataset
 from PIL import Image
 from pytest import approx
-from scipy import stats
 
 from crossview import cli, column_tables, demo, models
 from crossview.camera_noise import CameraNoise
@@ -570,18 +569,6 @@ def test_evaluate_single_counts_every_photo_and_a_compass_helps(dataset):
     figures = json.loads(run(*command, "--radius-m", 8, "--shift-m", 4).stdout)
     assert figures["n"] == 8
     assert figures["within_10deg"] > 0.7
-
-
-def test_photos_of_a_station_are_one_answer_for_the_interval_of_a_coverage(dataset):
-    command = ("evaluate", "pose", dataset, "--class-image", "--single", "--seeds", "0-1")
-    figures = json.loads(run(*command, "--radius-m", 6, "--shift-m", 3).stdout)
-    assert (figures["n"], figures["num_stations"], figures["num_seeds"]) == (8, 2, 2)
-    for level in (50, 90, 95):
-        covered = 2 * figures[f"coverage_{level}"]
-        beta = stats.beta(covered + 0.5, 2 - covered + 0.5)
-        low, high = figures[f"coverage_{level}_interval"]
-        assert low == (approx(beta.ppf(0.05)) if covered > 0 else 0.0)
-        assert high == (approx(beta.ppf(0.95)) if covered < 2 else 1.0)
 
 
 def test_wrong_places_are_summarised_beside_the_right_ones(dataset, tmp_path):

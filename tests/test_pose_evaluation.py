@@ -553,3 +553,59 @@ def test_a_matcher_without_columns_has_no_views_to_remember(dataset, tmp_path):
     evaluation = Evaluation(dataset(view("a")), PeakMatcher(), cache=tmp_path)
     with pytest.raises(ValueError, match="PeakMatcher looks at none"):
         next(evaluation.views())
+
+
+# ------------------------------------------------------------------------------ figures
+
+
+@dataclass(frozen=True)
+class SometimesMatcher(PeakMatcher):
+    """Sure of one pose while its disc is to the west of it; else it knows nothing."""
+
+    def log_likelihood(self, query, map_raster, grid, *, headings=None):
+        x_m, _ = grid.map.centers()
+        scores = super().log_likelihood(query, map_raster, grid)
+        return scores if x_m.mean() < self.peak.x_m else np.zeros(grid.shape)
+
+
+@pytest.fixture
+def measured(dataset, tmp_path):
+    """Figures of two stations of two photos each, and every query's result."""
+    (tmp_path / "map.geojson").write_text(BUILDINGS)
+    peak = Pose(0.25, 6.25, 0.0)
+    lat_deg, lon_deg = FRAME.to_geodetic(peak.x_m, peak.y_m)
+    # the answer is right at b and 6 m off at a
+    views = [view(name, station_id="a") for name in ("a0", "a1")]
+    views += [view(n, station_id="b", lat_deg=lat_deg, lon_deg=lon_deg) for n in ("b0", "b1")]
+    manifest = dataset(*views, maps=[map_row(surveyed="building")])
+    matcher = SometimesMatcher(peak=peak)
+    rules = [PriorRule(radius_m=20.0, shift_m=10.0, seed=seed) for seed in range(3)]
+    report = Evaluation(manifest, matcher, single=True).places(rules)
+    results = [list(found.values()) for found in report["queries"].values()]
+    assert [len(found) for found in results] == [4, 4, 4]
+    return report["summary"], results
+
+
+def test_photos_of_a_station_are_one_answer_for_the_interval_of_a_coverage(measured):
+    from scipy import stats
+
+    summary, results = measured
+    assert (summary["n"], summary["num_stations"], summary["num_seeds"]) == (4, 2, 3)
+    for i, level in enumerate((50, 90, 95)):
+        share = np.mean([[one["covered"][i] for one in found] for found in results])
+        assert summary[f"coverage_{level}"] == approx(share)
+        assert 0 < share < 1
+        beta = stats.beta(2 * share + 0.5, 2 * (1 - share) + 0.5)
+        assert summary[f"coverage_{level}_interval"] == approx([beta.ppf(0.05), beta.ppf(0.95)])
+
+
+def test_the_accuracy_of_answers_is_of_the_answers_of_all_seeds(measured):
+    summary, results = measured
+    answered = [
+        [one for one in f if one["stated"]["probability_within_5m"] >= 0.5] for f in results
+    ]
+    assert len({len(found) for found in answered}) > 1
+    assert summary["answered"] == approx(sum(map(len, answered)) / 12)
+    right = [one["position_error_m"] < 5.0 for found in answered for one in found]
+    assert summary["selective_accuracy_5m"] == approx(np.mean(right))
+    assert 0 < np.mean(right) < 1
