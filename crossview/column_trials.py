@@ -17,13 +17,11 @@ from scipy import ndimage, special
 from crossview import angles, column_evidence
 from crossview.column_model import ColumnModel
 from crossview.column_tables import Sample
-from crossview.errors import MapOutsideError
 from crossview.evidence import prior_within
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.ground_votes import GroundVotes
-from crossview.legends import BUILDING
-from crossview.pose_trials import PriorRule
+from crossview.pose_trials import PriorRule, wrong_place
 from crossview.semantic import SemanticMatcher, column_sums
 
 SCALES = (0.05, 0.07, 0.1, 0.14, 0.2, 0.3, 0.45, 0.65, 1.0)
@@ -37,10 +35,6 @@ SHAPE = len(SCALES), len(POSITION_SIGMAS_M), len(HEADING_SIGMAS_DEG)
 PRIOR = PriorRule()
 """The discs in which stations are searched: those of an evaluation."""
 
-WRONG_PLACE_M = (70.0, 150.0)
-"""How far away a disc is that does not hold the camera."""
-
-_MAX_DRAWS = 200
 _BLUR_SIGMAS = 4.0
 
 
@@ -136,23 +130,12 @@ def places(sample: Sample, matcher: SemanticMatcher, *, seed: int) -> Iterator[P
     shift_m = rng.uniform(-PRIOR.shift_m, PRIOR.shift_m, 2)
     truth = np.array([sample.truth.x_m, sample.truth.y_m])
     yield Place.around(sample.frame, truth + shift_m, matcher)
-    for _ in range(_MAX_DRAWS):
-        away_m, azimuth_deg = rng.uniform(*WRONG_PLACE_M), rng.uniform(0, 360)
-        center = truth + away_m * np.array(angles.forward(azimuth_deg))
-        place = Place.around(sample.frame, center, matcher)
-        if _is_street(sample, place):
-            yield place
-            return
-
-
-def _is_street(sample: Sample, place: Place) -> bool:
-    """Whether the map knows a disc, and its middle is open ground."""
-    try:
-        map_raster = sample.maps(place.cells)
-    except MapOutsideError:
-        return False
-    middle = map_raster.grid.cell_of(*place.center_m)
-    return bool(map_raster.covered.all() and not map_raster.class_mask(BUILDING)[middle])
+    elsewhere = wrong_place(
+        sample.truth, sample.frame, sample.maps, radius_m=PRIOR.radius_m, rng=rng
+    )
+    if elsewhere is not None:
+        center = np.array([elsewhere.x_m, elsewhere.y_m])
+        yield Place.around(sample.frame, center, matcher)
 
 
 @dataclass(frozen=True, eq=False)
