@@ -11,15 +11,14 @@ hypothesis. A map that was ray-cast (see raycast) says which hypothesis a pose s
 
 from __future__ import annotations
 
-import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from crossview import columns
+from crossview.column_kernels import convolved
 from crossview.column_model import (
     BAND_EDGES_DEG,
     COUNTS_SHAPE,
@@ -59,6 +58,7 @@ _LOWEST_RATIO = 1e-3
 _HEIGHT_STEP_M = 1.5
 _LOWEST_BUILDING_M = 3.0
 _HEIGHT_SIGMAS = 2.5
+_BLUR_SIGMAS = 4.0
 _LARGEST_LOG_RATIO = 30.0
 _COLUMNS_AT_ONCE = 32
 _SMALLEST_RATIO = 1e-12
@@ -268,13 +268,13 @@ def _log_ratio(view: ColumnView, model: ColumnModel, rays_height_m: float) -> np
     with np.errstate(divide="ignore"):
         log_share = np.log(model.range_shares)
     unknown = np.logaddexp.reduce(any_height + log_share, axis=1, keepdims=True)
-    over_ranges = _blur(NUM_RANGES, RANGE_BLUR_BINS)
-    over_skylines = _blur(NUM_SKYLINES, SKYLINE_BLUR_DEG / SKYLINE_STEP_DEG)
     unknown = unknown.astype(np.float32)
     score -= unknown[:, :, None]
     known = np.exp(np.minimum(score, _LARGEST_LOG_RATIO, out=score), out=score)
-    known = over_ranges @ known @ over_skylines.T
-    any_height = np.exp(np.minimum(any_height - unknown, _LARGEST_LOG_RATIO)) @ over_ranges.T
+    known = _blurred(known, RANGE_BLUR_BINS, axis=1)
+    known = _blurred(known, SKYLINE_BLUR_DEG / SKYLINE_STEP_DEG, axis=2)
+    any_height = np.exp(np.minimum(any_height - unknown, _LARGEST_LOG_RATIO))
+    any_height = _blurred(any_height, RANGE_BLUR_BINS, axis=1)
     ratio = np.ones((view.num_azimuths, NUM_RANGES + 1, NUM_SKYLINES + 1), np.float32)
     ratio[:, :NUM_RANGES, :NUM_SKYLINES] = (
         soft.height_share * known + (1 - soft.height_share) * any_height[:, :, None]
@@ -287,16 +287,12 @@ def _log_ratio(view: ColumnView, model: ColumnModel, rays_height_m: float) -> np
     return np.log(ratio, out=ratio).reshape(view.num_azimuths, -1)
 
 
-@functools.cache
-def _blur(num_bins: int, sigma_bins: float) -> np.ndarray:
-    """What each bin gets from each when all are blurred, (bins, bins) float32, read-only.
-
-    Beyond the first and the last bin it goes on like them.
-    """
-    shares = ndimage.gaussian_filter1d(np.eye(num_bins), sigma_bins, axis=0, mode="nearest")
-    shares = shares.astype(np.float32)
-    shares.flags.writeable = False
-    return shares
+def _blurred(values: np.ndarray, sigma_bins: float, *, axis: int) -> np.ndarray:
+    """Blurred by a normal distribution; beyond the first and the last bin it goes on like them."""
+    reach = round(_BLUR_SIGMAS * sigma_bins)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_bins) ** 2)
+    width = [(reach, reach) if i == axis else (0, 0) for i in range(values.ndim)]
+    return convolved(np.pad(values, width, mode="edge"), taps / taps.sum(), axis=axis)
 
 
 def _over_heights(score: np.ndarray, height_m: float, model: ColumnModel) -> np.ndarray:

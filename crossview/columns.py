@@ -244,8 +244,9 @@ def _projected(
     image, mount = segmented_image.image, segmented_image.mount
     level = (image.pitch_deg, image.roll_deg) if isinstance(image, Photo) else (0.0, 0.0)
     offset_m = np.array([mount.right_m, mount.forward_m, image.height_m - height_m])
-    level_from_camera = map_from_camera(mount.heading_deg, *level)
-    directions = np.tensordot(level_from_camera.T, points - offset_m[:, None, None, None], axes=1)
+    level_from_camera = map_from_camera(mount.heading_deg, *level)[..., None, None, None]
+    # no product of matrices: BLAS has threads of its own, which waste those that call it
+    directions = sum(level_from_camera[i] * (points[i] - offset_m[i]) for i in range(3))
     return image.camera.project(np.moveaxis(directions, 0, -1))
 
 

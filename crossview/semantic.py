@@ -25,6 +25,7 @@ from crossview import angles, column_evidence, column_kernels, columns, ground_v
 from crossview.birdseye import BirdsEye
 from crossview.camera_noise import CameraNoise
 from crossview.column_evidence import ColumnEvidence
+from crossview.column_kernels import convolved
 from crossview.column_model import Calibration, ColumnModel
 from crossview.columns import NUM_THREADS, ColumnView
 from crossview.errors import GridMismatchError
@@ -205,7 +206,6 @@ class SemanticMatcher:
             return self._nothing(grid, tried)
         blur = _Blur.of(self.model.calibration, self.cell_m, self.num_headings, self._blur_cells)
         needed = blur.needed(tried)
-        shares = blur.shares(needed, tried)
         unexplained = self.model.calibration.unexplained_share
         seen = list(zip(evidence, map(_ground, views), strict=True))
         blocks = self._scored_blocks(
@@ -213,15 +213,15 @@ class SemanticMatcher:
         )
         if grid.num_headings == 1:
             image = np.full((*cells.shape, 1), -np.inf)
-            weights = shares.sum(axis=1) / self.num_headings
+            weights = blur.weights(needed, tried) / self.num_headings
             for rows, cols, free, scores in blocks:
                 image[rows, cols][free, 0] = _log_dot(scores, weights)
             floor = unexplained * len(tried) / self.num_headings
-            return blur.over_poses(image, np.full((1, 1), 1 - unexplained), floor=floor)
+            return blur.over_positions(image, share=1 - unexplained, floor=floor)
         volume = np.full((*cells.shape, len(needed)), -np.inf, np.float32)
         for rows, cols, free, scores in blocks:
             volume[rows, cols][free] = scores
-        blurred = blur.over_poses(volume, (1 - unexplained) * shares, floor=unexplained)
+        blurred = blur.over_poses(volume, needed, tried, share=1 - unexplained, floor=unexplained)
         if len(tried) == self.num_headings:
             return blurred
         result = np.full(grid.shape, -np.inf, np.float32)
@@ -466,20 +466,32 @@ class _Blur:
         reach = len(self.heading_taps) // 2
         return np.unique((tried[:, None] + np.arange(-reach, reach + 1)) % self.num_headings)
 
-    def shares(self, needed: np.ndarray, tried: np.ndarray) -> np.ndarray:
-        """Of each needed bin, what moves to each bin to try, (needed, tried)."""
-        reach = len(self.heading_taps) // 2
-        turn = (needed[:, None] - tried + self.num_headings // 2) % self.num_headings
-        turn -= self.num_headings // 2
-        near = np.abs(turn) <= reach
-        return np.where(near, self.heading_taps[np.where(near, turn, 0) + reach], 0.0)
+    def weights(self, needed: np.ndarray, tried: np.ndarray) -> np.ndarray:
+        """Share of each needed bin that ends in a bin to try."""
+        return self._over_headings(np.ones(len(tried)), tried, needed)
 
-    def over_poses(self, log_ratio: np.ndarray, shares: np.ndarray, *, floor: float) -> np.ndarray:
-        """Log of the blurred ratios and a floor together, without the margin.
+    def over_positions(self, log_ratio: np.ndarray, *, share: float, floor: float) -> np.ndarray:
+        """What over_poses does with ratios of no heading, (rows, cols, 1)."""
+        only = np.zeros(1, np.intp)
+        alike = replace(self, heading_taps=np.ones(1), num_headings=1)
+        return alike.over_poses(log_ratio, only, only, share=share, floor=floor)
+
+    def over_poses(
+        self,
+        log_ratio: np.ndarray,
+        needed: np.ndarray,
+        tried: np.ndarray,
+        *,
+        share: float,
+        floor: float,
+    ) -> np.ndarray:
+        """Log of a share of the blurred ratios and a floor together, without the margin.
 
         Args:
             log_ratio: (rows, cols, needed bins).
-            shares: What moves from each needed bin to each bin to try.
+            needed: See needed.
+            tried: Bins to try.
+            share: Factor of the ratios.
             floor: Ratio to add.
 
         Returns:
@@ -489,16 +501,16 @@ class _Blur:
         rows, cols = (size - 2 * margin for size in log_ratio.shape[:2])
         log_floor = math.log(floor) if floor > 0 else -math.inf
         dtype, offset = _scale(float(log_ratio.max(initial=-math.inf)), log_floor)
-        shares = shares.astype(dtype)
-        result = np.empty((rows, cols, shares.shape[1]), np.float32)
+        result = np.empty((rows, cols, len(tried)), np.float32)
 
         def blur(first: int) -> None:
             last = min(first + _ROWS_AT_ONCE, rows)
             ratio = log_ratio[first : last + 2 * margin].astype(dtype)
             ratio -= offset
             np.exp(ratio, out=ratio)
-            ratio = _convolved(_convolved(ratio, self.cell_taps, axis=0), self.cell_taps, axis=1)
-            ratio = ratio @ shares
+            ratio = convolved(convolved(ratio, self.cell_taps, axis=0), self.cell_taps, axis=1)
+            ratio = self._over_headings(ratio, needed, tried)
+            ratio *= share
             ratio += math.exp(log_floor - offset)
             with np.errstate(divide="ignore"):
                 np.log(ratio, out=ratio)
@@ -511,6 +523,20 @@ class _Blur:
                 pass
         return result
 
+    def _over_headings(
+        self, ratio: np.ndarray, given: np.ndarray, wanted: np.ndarray
+    ) -> np.ndarray:
+        """Blurred around the circle: from (..., given bins), others being 0, to wanted ones."""
+        reach = len(self.heading_taps) // 2
+        around = ratio
+        if len(given) < self.num_headings:
+            around = np.zeros((*ratio.shape[:-1], self.num_headings), ratio.dtype)
+            around[..., given] = ratio
+        ends = around[..., self.num_headings - reach :], around, around[..., :reach]
+        around = np.concatenate(ends, axis=-1)
+        around = convolved(around, self.heading_taps, axis=around.ndim - 1)
+        return around if len(wanted) == self.num_headings else around[..., wanted]
+
 
 def _scale(log_peak: float, log_floor: float) -> tuple[type[np.floating], float]:
     """A float and a log offset for ratios up to a peak, where what underflows does not count."""
@@ -520,16 +546,6 @@ def _scale(log_peak: float, log_floor: float) -> tuple[type[np.floating], float]
     # float64 holds 700 nats
     highest = max(log_peak, log_floor)
     return np.float64, highest if highest > -math.inf else 0.0
-
-
-def _convolved(values: np.ndarray, taps: np.ndarray, *, axis: int) -> np.ndarray:
-    """Weighted sums of neighbours along an axis, where all of them are there."""
-    along = values.swapaxes(0, axis)
-    size = len(along) - len(taps) + 1
-    total = taps.item(0) * along[:size]
-    for i in range(1, len(taps)):
-        total += taps.item(i) * along[i : i + size]
-    return total.swapaxes(0, axis)
 
 
 class _Digests:
