@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -22,6 +24,33 @@ class OneLineErrors(click.Group):
         except (CrossviewError, OSError, ValueError, ArithmeticError) as error:
             logging.getLogger(__name__).debug("Where it happened:", exc_info=error)
             raise click.ClickException(" ".join(str(error).split())) from error
+
+
+class LazyGroup(OneLineErrors):
+    """A group that imports a command when it is called.
+
+    Args:
+        lazy: By name, the module whose `command` it is, and what it does: `--help` imports none.
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names, in alphabetical order."""
+        return sorted(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, imported now."""
+        if cmd_name not in self.lazy:
+            return None
+        return importlib.import_module(self.lazy[cmd_name][0]).command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of `--help`, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.lazy[name][1]) for name in sorted(self.lazy)])
 
 
 class _EchoHandler(logging.Handler):

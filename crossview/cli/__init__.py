@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 
 import click
@@ -20,26 +19,7 @@ COMMANDS = {
 """Where each command lives and what it does: `crossview --help` imports none of them."""
 
 
-class LazyGroup(console.OneLineErrors):
-    """A group that imports a command when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        """Names, in alphabetical order."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command of that name, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(COMMANDS[cmd_name][0]).command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list of `--help`, from the table alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
-
-
-@click.group(cls=LazyGroup)
+@click.group(cls=console.LazyGroup, lazy=COMMANDS)
 @click.version_option(__version__, prog_name="crossview")
 @click.option("-v", "--verbose", is_flag=True, help="Say more, and where an error happened.")
 def main(verbose: bool) -> None:
