@@ -88,6 +88,11 @@ def test_a_query_of_one_class_all_around_fits_no_place_better_than_another(match
     assert prior.update(scores).log_mass == approx(prior.log_mass, abs=1e-3)
 
 
+def test_a_query_of_no_scenery_at_all_says_nothing(matcher):
+    """What a network calls "background" all over, at night: neither here nor elsewhere."""
+    assert np.unique(scores_on(matcher, same_class("other"), SMALL)).tolist() == [0.0]
+
+
 def test_where_all_groups_show_alike_everywhere_any_query_says_nothing(matcher):
     flat = ColumnModel(np.full_like(matcher.model.counts, 500.0), matcher.model.range_shares)
     scores = scores_on(replace(matcher, model=flat), same_class("wall"), SMALL)
