@@ -67,3 +67,35 @@ class UnsafePickleError(WeightsError):
 
 class MissingBackendError(CrossviewError, ImportError):
     """No network framework is installed for the networks."""
+
+
+class DownloadError(CrossviewError, OSError):
+    """Something could not be fetched; what had been stored before is kept."""
+
+
+class ProviderDownError(DownloadError, ConnectionError):
+    """A server does not answer, or only with errors, after every attempt."""
+
+
+class ContentError(DownloadError):
+    """A server answered, but not with what was asked for."""
+
+
+class RefusedError(DownloadError, PermissionError):
+    """A server refuses us, or its terms do not allow what was asked for."""
+
+
+class KeyMissingError(CrossviewError, LookupError):
+    """A provider needs a key and there is none, or its file can be read by others."""
+
+
+class StoreError(CrossviewError, OSError):
+    """A tile store cannot be read or written."""
+
+
+class StoreBusyError(StoreError):
+    """Another process writes into a tile store."""
+
+
+class NoSpaceError(StoreError):
+    """The disk is full; everything that was committed is kept."""

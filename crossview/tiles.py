@@ -29,6 +29,14 @@ class GeoBounds(NamedTuple):
     north: Any
 
 
+class TileId(NamedTuple):
+    """One tile: its zoom, column x from the west and row y from the north (XYZ, not TMS)."""
+
+    zoom: int
+    x: int
+    y: int
+
+
 def tile(
     lat_deg: npt.ArrayLike, lon_deg: npt.ArrayLike, zoom: int
 ) -> tuple[np.ndarray, np.ndarray]:

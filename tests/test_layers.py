@@ -21,8 +21,9 @@ TABLE = """
 4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
-4  data_tools.splits data_tools.importers
+4  data_tools.splits data_tools.importers data_tools.downloads
 3  nn datasets data_tools.fetch data_tools.providers
+2  data_tools.tile_store
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
 2  segmenters columns column_model column_evidence column_kernels camera_noise raycast models
 2  birdseye_matcher ground_votes
