@@ -319,6 +319,17 @@ def read_panorama(
     return Panorama(pixels, heading_deg, height_m, fix, None if mask.all() else mask)
 
 
+def read_fix(path: str | Path) -> Fix | None:
+    """Position and compass of a JPEG or PNG file (see exif.fix_of); no pixel is decoded.
+
+    Raises:
+        PhotoError: The file is not an image, or its GPS tags are impossible.
+    """
+    path = Path(path)
+    with _opened(path, math.inf) as image:
+        return exif.fix_of(image.getexif(), path.name)
+
+
 def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Pixels of a JPEG or PNG file as stored, whatever its EXIF says: (rows, cols, 3) uint8 RGB.
 
@@ -368,7 +379,7 @@ def require_fix(photo: Photo | Panorama, name: str) -> Fix:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
+def _opened(path: Path, max_pixels: float) -> Iterator[ImageFile.ImageFile]:
     """An image whose pixels are not decoded yet; whatever goes wrong inside is a PhotoError."""
     try:
         with path.open("rb") as file, _logged_warnings(path.name):

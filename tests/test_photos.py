@@ -398,3 +398,9 @@ def test_the_three_phone_photos_of_vancouver(data_dir):
     # 28 mm on a diagonal of 5/4 widths: half the width is 0.4 * 43.27 mm
     expected_deg = 2 * math.degrees(math.atan(0.4 * math.hypot(36, 24) / 28))
     assert found[0].camera.horizontal_fov_deg == pytest.approx(expected_deg)
+
+
+def test_the_fix_of_a_file_is_read_without_its_pixels(tmp_path):
+    path = images.phone_photo(tmp_path / "a.jpg")
+    assert photos.read_fix(path) == photos.read_photo(path).fix
+    assert photos.read_fix(images.write_png(tmp_path / "b.png")) is None
