@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossview.errors import MapError, MapOutsideError
 from crossview.tiles import GeoBounds
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ class MapFeatures:
     """What a map file holds, whatever its format.
 
     Args:
-        table: A GeoDataFrame in EPSG:4326 with the columns `osm_type` ("node", "way", "relation"
-            or "footprint"), `osm_id`, `kind` ("area", "line" or "point"), `tags` (dict),
-            `height_m` (NaN where not known), `min_height_m` (of the underside; 0 on the ground)
-            and `geometry`. Areas are valid polygons with their holes.
+        table: A GeoDataFrame in EPSG:4326 with the columns `osm_type` ("node", "way" or "relation";
+            "footprint", "tile" or "overture" for what has no identity in OpenStreetMap), `osm_id`,
+            `kind` ("area", "line" or "point"), `tags` (dict), `height_m` (NaN where not known),
+            `min_height_m` (of the underside; 0 on the ground) and `geometry`. Areas are valid
+            polygons with their holes.
         extent: The box that the file maps completely.
         source: Where it came from, for messages.
         surveyed: Classes whose absence means absence; None for all that a legend has.
@@ -52,6 +54,34 @@ class MapFeatures:
                 f"The table of {self.source} is in {self.table.crs}; expected EPSG:4326, longitude "
                 "first. Convert it with to_crs."
             )
+
+    def within(self, bounds: GeoBounds) -> MapFeatures:
+        """What reaches into a box, whole; the extent is what the box and the map share.
+
+        Raises:
+            MapOutsideError: The map does not reach the box.
+            MapError: Nothing in the box is mapped.
+        """
+        import shapely
+
+        sides = np.array([self.extent, bounds], dtype=float)
+        extent = GeoBounds(*sides[:, :2].max(axis=0).tolist(), *sides[:, 2:].min(axis=0).tolist())
+        if extent.west >= extent.east or extent.south >= extent.north:
+            raise MapOutsideError(
+                f"The map {self.source} covers {bounds_text(self.extent)}, and the area "
+                f"{bounds_text(bounds)} lies outside of it. Use a map of the place, or check that "
+                "latitude and longitude are not swapped."
+            )
+        table = self.table[shapely.intersects(self.table.geometry, shapely.box(*extent))]
+        if table.empty:
+            raise MapError(f"Nothing is mapped in {bounds_text(extent)} of {self.source}.")
+        return replace(self, table=table.reset_index(drop=True), extent=extent)
+
+
+def bounds_text(bounds: GeoBounds) -> str:
+    """A box in words, as messages name it."""
+    west, south, east, north = (float(side) for side in bounds)
+    return f"latitude {south:.5f}..{north:.5f}, longitude {west:.5f}..{east:.5f}"
 
 
 @dataclass

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossview import legends, osm
+from crossview import geopackages, legends, osm
 from crossview.errors import MapError, MapOutsideError, OutOfRegionError
-from crossview.features import MapFeatures, repaired
+from crossview.features import MapFeatures, bounds_text, repaired
 from crossview.footprints import read_footprints
 from crossview.frames import MAX_DISTANCE_M, LocalFrame
 from crossview.grids import MapGrid
@@ -107,7 +107,7 @@ class VectorMap:
         surveyed: Iterable[str] | None = None,
         extent: GeoBounds | None = None,
     ) -> VectorMap:
-        """The map in a file: OpenStreetMap by its suffix, else building footprints.
+        """The map in a file: OpenStreetMap by its suffix, a GeoPackage of ours, else footprints.
 
         Args:
             path: The file.
@@ -120,13 +120,14 @@ class VectorMap:
         Raises:
             MapError: The file is missing, broken or empty.
         """
-        if str(path).lower().endswith(osm.SUFFIXES):
+        reader = _reader(path)
+        if reader is not None:
             if crs is not None or layer is not None:
                 raise MapError(
-                    f"{path} is OpenStreetMap data, in degrees and without layers: leave out crs "
-                    "and layer (--map-crs, --map-layer)."
+                    f"{path} is OpenStreetMap data or a map of crossview, in degrees and with all "
+                    "layers in use: leave out crs and layer (--map-crs, --map-layer)."
                 )
-            features = osm.read_osm(path)
+            features = reader(path)
         else:
             features = read_footprints(path, crs=crs, layer=layer)
         return cls(features, legend=legend, surveyed=surveyed, extent=extent)
@@ -201,11 +202,11 @@ class VectorMap:
         covered = self._holds(grid.frame, *np.meshgrid(x_m, y_m))
         if not covered.any():
             lat_deg, lon_deg = grid.frame.to_geodetic(rim_x_m, rim_y_m)
+            place = GeoBounds(lon_deg.min(), lat_deg.min(), lon_deg.max(), lat_deg.max())
             raise MapOutsideError(
-                f"The map {self.features.source} covers {_written(self.bounds_geo)}, and the grid "
-                f"{_written(GeoBounds(lon_deg.min(), lat_deg.min(), lon_deg.max(), lat_deg.max()))}"
-                " lies outside of it. Use a map of the place, or check that latitude and "
-                "longitude are not swapped."
+                f"The map {self.features.source} covers {bounds_text(self.bounds_geo)}, and the "
+                f"grid {bounds_text(place)} lies outside of it. Use a map of the place, or check "
+                "that latitude and longitude are not swapped."
             )
         return covered
 
@@ -276,6 +277,15 @@ class VectorMap:
             transform=Affine.identity(),
             dtype=np.dtype(dtype).name,
         )
+
+
+def _reader(path: str | Path) -> Callable[[str | Path], MapFeatures] | None:
+    """Who reads a file that needs no options; None for footprints."""
+    if str(path).lower().endswith(osm.SUFFIXES):
+        return osm.read_osm
+    if str(path).lower().endswith(geopackages.SUFFIX) and geopackages.map_facts(path) is not None:
+        return geopackages.read_geopackage
+    return None
 
 
 def _of_legend(features: MapFeatures, legend: Legend) -> tuple[np.ndarray, np.ndarray]:
@@ -405,8 +415,3 @@ def _box(grid: MapGrid, *, margin_m: float) -> Any:
 
 def _is_part(tags: legends.Tags) -> bool:
     return tags.get(BUILDING, "no") == "no"
-
-
-def _written(bounds: GeoBounds) -> str:
-    west, south, east, north = (float(side) for side in bounds)
-    return f"latitude {south:.5f}..{north:.5f}, longitude {west:.5f}..{east:.5f}"

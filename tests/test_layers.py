@@ -25,9 +25,10 @@ TABLE = """
 3  nn datasets data_tools.fetch data_tools.providers
 2  data_tools.tile_store
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
+2  geopackages
 2  segmenters columns column_model column_evidence column_kernels camera_noise raycast models
 2  birdseye_matcher ground_votes
-2  manifest_schema tables gallery pickles console
+2  manifest_schema tables parquet appends gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps statements
 0  errors angles frames grids tiles atomic
