@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 from scipy import special
@@ -47,6 +48,9 @@ _CELLS_AT_ONCE = 2048
 _ROWS_AT_ONCE = 16
 """Of cells that are blurred together: they stay in the processor's cache."""
 
+_VOTES_BYTES = 256_000_000
+"""Memory up to which the votes of all cells are asked for at once."""
+
 _BLUR_SIGMAS = 3.0
 
 _FLOAT32_NATS = 80.0
@@ -56,6 +60,10 @@ _NEGLIGIBLE_NATS = 20.0
 """Below the floor, what is lost is a rounding of it."""
 
 _ON_LATTICE = 1e-6
+
+
+_Ask: TypeAlias = Callable[[BirdsEye, slice, slice], np.ndarray]
+"""Votes of what is seen on the ground, for rows and columns: (rows, cols, headings)."""
 
 
 class RayCache:
@@ -198,18 +206,18 @@ class SemanticMatcher:
         evidence = self._evidence(views, height_m)
         place_of(grid.map.divided(self.map_parts), map_raster.grid)  # or it raises
         cells = grid.map.padded(self._blur_cells * self.cell_m)
-        votes = self._votes(views, map_raster, cells)
         if not map_raster.class_mask(BUILDING).any():
             _log.warning("The map has no building near %s: columns say nothing there.", grid.map)
             evidence = [ColumnEvidence(np.zeros_like(one.log_ratio)) for one in evidence]
-        if votes is None and not any(one.active.any() for one in evidence):
-            return self._nothing(grid, tried)
         blur = _Blur.of(self.model.calibration, self.cell_m, self.num_headings, self._blur_cells)
         needed = blur.needed(tried)
+        ask = self._asking(views, map_raster, cells, needed)
+        if ask is None and not any(one.active.any() for one in evidence):
+            return self._nothing(grid, tried)
         unexplained = self.model.calibration.unexplained_share
         seen = list(zip(evidence, map(_ground, views), strict=True))
         blocks = self._scored_blocks(
-            seen, votes, map_raster, cells, headings=needed, height_m=height_m
+            seen, ask, map_raster, cells, headings=needed, height_m=height_m
         )
         if grid.num_headings == 1:
             image = np.full((*cells.shape, 1), -np.inf)
@@ -240,19 +248,34 @@ class SemanticMatcher:
             for view in views
         ]
 
-    def _votes(
-        self, views: Sequence[ColumnView], map_raster: MapRaster, cells: MapGrid
-    ) -> GroundVotes | None:
-        """Votes of the map's ground; None where nobody counted any, or the query shows none."""
+    def _asking(
+        self,
+        views: Sequence[ColumnView],
+        map_raster: MapRaster,
+        cells: MapGrid,
+        headings: np.ndarray,
+    ) -> _Ask | None:
+        """What to ask for votes of the ground; None where nobody counted any, or none is seen."""
         table = self.model.ground
         if table is None or self.model.calibration.votes_share == 0 or not any(map(_ground, views)):
             return None
-        return GroundVotes.on(table, map_raster, cells, parts=self.map_parts)
+        votes = GroundVotes.on(table, map_raster, cells, parts=self.map_parts)
+
+        def ask(ground: BirdsEye, rows: slice, cols: slice) -> np.ndarray:
+            return votes.scores(ground, rows, cols, headings, num_headings=self.num_headings)
+
+        num_votes = len(views) * cells.height * cells.width * self.num_headings
+        if num_votes * np.dtype(np.float32).itemsize > _VOTES_BYTES:
+            return ask
+        # blocks share most of what they look at
+        everywhere = slice(0, cells.height), slice(0, cells.width)
+        asked = functools.cache(lambda ground: ask(ground, *everywhere))
+        return lambda ground, rows, cols: asked(ground)[rows, cols]
 
     def _scored_blocks(
         self,
         seen: Sequence[tuple[ColumnEvidence, BirdsEye | None]],
-        votes: GroundVotes | None,
+        ask: _Ask | None,
         map_raster: MapRaster,
         cells: MapGrid,
         *,
@@ -266,11 +289,9 @@ class SemanticMatcher:
             for evidence, ground in seen:
                 total = column_sums(evidence, wanted, headings, num_headings=self.num_headings).T
                 total *= self.scale
-                if votes is not None and ground is not None:
-                    asked = votes.scores(
-                        ground, rows, cols, headings, num_headings=self.num_headings
-                    )
-                    total += self.model.calibration.votes_share * asked[block.free]
+                if ask is not None and ground is not None:
+                    votes = ask(ground, rows, cols)[block.free]
+                    total += self.model.calibration.votes_share * votes
                 sums.append(total)
             # which of the cameras it was is not known, and all are equally probable
             scores = functools.reduce(_log_add_exp, sums)

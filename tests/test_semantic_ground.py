@@ -18,7 +18,7 @@ from fakes.court_columns import (
 from pytest import approx
 from shapely import box
 
-from crossview import angles, columns, ground_votes
+from crossview import angles, columns, ground_votes, semantic
 from crossview.frames import Pose
 from crossview.grids import MapGrid, PoseGrid
 from crossview.ground_votes import GroundTable
@@ -118,6 +118,12 @@ def test_without_headings_the_answer_is_the_mean_over_them(matcher, view):
     scores = on(matcher, view)
     mean = np.logaddexp.reduce(scores.astype(float), axis=2) - np.log(64)
     assert on(matcher, view, PoseGrid(GRID.map, 1))[..., 0] == approx(mean, abs=1e-3)
+
+
+def test_votes_block_by_block_are_those_of_all_blocks_at_once(matcher, view, monkeypatch):
+    at_once = on(matcher, view)
+    monkeypatch.setattr(semantic, "_VOTES_BYTES", 0)
+    assert on(matcher, view) == approx(at_once, abs=1e-3)
 
 
 def test_the_headings_asked_for_score_as_among_all(matcher, view):
