@@ -25,7 +25,8 @@ TABLE = """
 3  nn datasets data_tools.fetch data_tools.providers
 2  data_tools.tile_store
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
-2  geopackages
+2  geopackages data_tools.pmtiles
+4  data_tools.vector_tiles data_tools.overture
 2  segmenters columns column_model column_evidence column_kernels camera_noise raycast models
 2  birdseye_matcher ground_votes
 2  manifest_schema tables parquet appends gallery pickles console
