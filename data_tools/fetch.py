@@ -58,7 +58,7 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _UNWELCOME = (401, 403, 407, 451)
 _TRANSIENT = (408, 425)
 _KEY_PARAMETER = re.compile(
-    r"([?&;](?:[\w-]*(?:key|token|secret|signature|password|passwd|pwd)|sig|auth)=)[^&#;\s'\"]+",
+    r"([?&;](?:[\w-]*(?:key|token|secret|signature|password|passwd|pwd)|sig|auth)=)(?!\{)[^&#;\s'\"]+",
     re.IGNORECASE,
 )
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")

@@ -167,7 +167,7 @@ class TileStore:
             path: The MBTiles file.
             tile_px: Rows, and columns, of every tile.
             metadata: MBTiles metadata: name, attribution, description, and what one likes. A
-                store keeps to the `crossview_source` that it began with.
+                store keeps to the `crossview_template` that it began with.
             placeholders: SHA-256 digests of pictures that say "no imagery".
             wait_s: How long to wait for another process that writes.
 
@@ -207,8 +207,8 @@ class TileStore:
                 connection.execute(statement)
             before = self.metadata
             expected = {"crossview_tile_px": str(tile_px)}
-            if "crossview_source" in metadata:
-                expected["crossview_source"] = metadata["crossview_source"]
+            if "crossview_template" in metadata:
+                expected["crossview_template"] = metadata["crossview_template"]
             for name, value in expected.items():
                 if before.get(name, value) != value:
                     raise StoreError(
