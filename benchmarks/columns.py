@@ -421,8 +421,9 @@ def _import_all() -> None:
     kernel = column_kernels.compiled()
     if kernel is not None:
         turns, log_ratio = np.arange(4), np.zeros((4, 1), np.float32)
-        log_ratio.flags.writeable = False  # as that of evidence: numba tells them apart
-        kernel(log_ratio, np.zeros((1, 4), np.uint16), turns, turns)
+        for writeable in (True, False):  # numba compiles for each
+            log_ratio.flags.writeable = writeable
+            kernel(log_ratio, np.zeros((1, 4), np.uint16), turns, turns)
 
 
 # ---------------------------------------------------------------------------- table
