@@ -14,6 +14,7 @@ from typing import Any
 
 BENCHMARKS = {
     "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
+    "manifest": "a manifest of a million views: saving, loading, checking, appending",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
 }
 

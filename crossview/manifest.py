@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from crossview import angles, manifest_schema, photos, tables
+from crossview import angles, appends, atomic, manifest_schema, parquet, photos, tables
 from crossview.cameras import Camera, Equirectangular, Pinhole
 from crossview.errors import ManifestError
 from crossview.frames import GeoPose, LocalFrame, Pose
@@ -132,7 +133,7 @@ class Manifest:
         unknown = set(rows) - set(cls.TABLES)
         if unknown:
             raise ManifestError(f"Unknown tables {sorted(unknown)}; there are {cls.TABLES}.")
-        given: dict[str, Any] = {table: list(rows.get(table, ())) for table in cls.TABLES}
+        given: dict[str, Any] = {table: rows.get(table, ()) for table in cls.TABLES}
         return cls(name, licence, attribution, str(image_root), folder=folder, **given)
 
     @classmethod
@@ -143,16 +144,9 @@ class Manifest:
             ManifestError: It is not one, or something in it breaks the schema.
         """
         folder = Path(folder)
-        dataset, rows, found = manifest_schema.read(folder)
+        dataset, parsed, found = manifest_schema.read(folder)
         _raise_problems(found, folder)
-        return cls.from_rows(
-            name=dataset["name"],
-            licence=dataset["licence"],
-            attribution=dataset["attribution"],
-            image_root=dataset["image_root"],
-            folder=folder,
-            **rows,
-        )
+        return cls(folder=folder, **dataset, **parsed)  # type: ignore[arg-type]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Manifest:
         """Write the manifest as a new folder: all of it or nothing.
@@ -175,17 +169,77 @@ class Manifest:
         image_root = self.image_root
         if self.folder is not None and not Path(image_root).is_absolute():
             image_root = self.image_folder.resolve().as_posix()
-        values = (self.name, self.licence, self.attribution, image_root)
-        dataset = {
-            "schema_version": manifest_schema.SCHEMA_VERSION,
-            **dict(zip(manifest_schema.DATASET_KEYS, values, strict=True)),
-        }
-        text = json.dumps(dataset, indent=2, ensure_ascii=False) + "\n"
-        (folder / manifest_schema.DATASET_FILE).write_text(text, encoding="utf-8")
-        for table, columns in manifest_schema.SCHEMA.items():
-            tables.write(folder / f"{table}.csv", getattr(self, table), columns)
+        for table in self.TABLES:
+            self._write_table(folder, table)
+        self._write_dataset(folder, image_root)
         if self.folder is not None:
             self._copy_maps(folder)
+
+    def rewrite(self, *names: str) -> None:
+        """Put tables in the place of those in the manifest's folder, each whole or not at all.
+
+        Of an older schema version all tables are rewritten.
+
+        Raises:
+            ManifestError: The manifest has no folder, or another process changes it.
+        """
+        folder = self._own_folder()
+        with appends.writing(folder, manifest_schema.DATASET_FILE):
+            self._rewrite(names)
+
+    @classmethod
+    def append(cls, folder: str | Path, **rows: Iterable[Mapping[str, Any]]) -> Manifest:
+        """Add rows to tables of a saved manifest without rewriting them: all of them or none.
+
+        Every append reads and checks the whole manifest, so a few large ones are quicker than many
+        small ones. An older schema version is brought up to date first.
+
+        Args:
+            folder: The manifest.
+            rows: By table, rows by column name.
+
+        Returns:
+            The manifest with its new rows.
+
+        Raises:
+            ManifestError: The rows break the schema together with those that are there (the
+                message counts them as if they were), or another process changes the manifest.
+        """
+        import pandas as pd
+
+        folder = Path(folder)
+        with appends.writing(folder, manifest_schema.DATASET_FILE):
+            manifest = cls.load(folder)
+            if manifest_schema.version_of(folder) < manifest_schema.SCHEMA_VERSION:
+                manifest._rewrite(())
+            added, whole, found = {}, {}, []
+            for name, given in rows.items():
+                if name not in cls.TABLES:
+                    raise ManifestError(f"Unknown table {name!r}; there are {cls.TABLES}.")
+                table = getattr(manifest, name)
+                new, wrong = tables.parse(f"{name}.csv", given, manifest_schema.SCHEMA[name])
+                found += [replace(one, row=(one.row or 1) + len(table)) for one in wrong]
+                added[f"{name}.csv"] = new
+                whole[name] = pd.concat([table, new], ignore_index=True)
+            _raise_problems(found, None)
+            manifest = replace(manifest, **whole)
+            for name in added:
+                parquet.path_of(folder / name).unlink(missing_ok=True)
+            appends.append(folder, added)
+        return manifest
+
+    def with_checksums(self) -> Manifest:
+        """The same manifest with the SHA-256 of every image and map.
+
+        Raises:
+            ManifestError: A file cannot be read.
+        """
+        changed = {}
+        for name, column in manifest_schema.CHECKED_FILES.items():
+            table = getattr(self, name)
+            sums = [_sha256(self._file(name, row[column])) for row in tables.rows(table)]
+            changed[name] = table.assign(sha256=np.array(sums, dtype=object))
+        return replace(self, **changed)
 
     @property
     def image_folder(self) -> Path:
@@ -272,7 +326,7 @@ class Manifest:
             max_pitch_deg: Leave out views that look higher or lower than this, such as a rig's
                 camera to the sky; 90 keeps all. A station of such views alone keeps them.
         """
-        found = (self._station(rows, max_pitch_deg) for rows in self._station_rows.values())
+        found = (self._station(i, max_pitch_deg) for i in range(self.num_stations))
         return [
             station
             for station in found
@@ -281,17 +335,22 @@ class Manifest:
 
     def rig(self, station_id: str, *, max_pitch_deg: float = STEEP_PITCH_DEG) -> Rig:
         """The photos of one station, read now, with their mounts."""
-        if station_id not in self._station_rows:
+        number = self._stations.numbers.get(station_id)
+        if number is None:
             raise ManifestError(f"There is no station {station_id!r} in views.csv.")
-        station = self._station(self._station_rows[station_id], max_pitch_deg)
+        station = self._station(number, max_pitch_deg)
         return Rig(tuple(self.photo(view_id) for view_id in station.view_ids), station.mounts)
 
     def map_files(self, region: str | None = None) -> list[MapFile]:
-        """The maps, of one region or of all."""
+        """The maps, of one region or of all.
+
+        Raises:
+            ManifestError: One lies outside of the manifest's folder, by a symbolic link.
+        """
         return [
             MapFile(
                 region=row["region"],
-                path=self._own_folder() / row["file"],
+                path=self._file("maps", row["file"]),
                 kind=row["kind"],
                 surveyed=frozenset(filter(None, row["surveyed"].split(_SURVEYED_SEPARATOR))),
                 date=row["date"],
@@ -300,52 +359,69 @@ class Manifest:
             if region in (None, row["region"])
         ]
 
-    def image_problems(self) -> Iterator[list[Problem]]:
-        """Open every file that the tables name, one list of problems for each (see num_files)."""
-        sizes = {row["camera_id"]: row for row in tables.records(self.cameras)}
-        for i, row in enumerate(tables.records(self.cameras), tables.FIRST_ROW):
+    def file_problems(self) -> Iterator[list[Problem]]:
+        """Open every file that the tables name, one list of problems for each (see num_files).
+
+        Images are decoded and compared with their camera, checksums with the file.
+        """
+        cameras = {row["camera_id"]: row for row in tables.rows(self.cameras)}
+        for i, row in enumerate(tables.rows(self.cameras), tables.FIRST_ROW):
             if row["mask"]:
-                yield self._file_problems("cameras.csv", i, "mask", row["mask"], row)
-        for i, row in enumerate(tables.records(self.views), tables.FIRST_ROW):
-            camera = sizes.get(row["camera_id"])
-            yield self._file_problems("views.csv", i, "image", row["image"], camera)
-        for i, row in enumerate(tables.records(self.tiles), tables.FIRST_ROW):
-            yield self._file_problems("tiles.csv", i, "image", row["image"], None)
-        for i, (row, map_file) in enumerate(
-            zip(tables.records(self.maps), self.map_files(), strict=True), tables.FIRST_ROW
-        ):
-            message = f"there is no file {row['file']!r}."
-            missing = [] if map_file.path.is_file() else [message]
-            yield [Problem("maps.csv", i, "file", text) for text in missing]
+                yield self._image_problems("cameras", i, "mask", row, row)
+        for i, row in enumerate(tables.rows(self.views), tables.FIRST_ROW):
+            yield self._image_problems("views", i, "image", row, cameras.get(row["camera_id"]))
+        for i, row in enumerate(tables.rows(self.tiles), tables.FIRST_ROW):
+            yield self._image_problems("tiles", i, "image", row, None)
+        for i, row in enumerate(tables.rows(self.maps), tables.FIRST_ROW):
+            yield self._problems_of("maps", i, "file", row, _require_file)
 
     @property
     def num_files(self) -> int:
-        """How many files image_problems opens."""
+        """How many files file_problems opens."""
         num_masks = int((self.cameras["mask"] != "").sum())
         return num_masks + len(self.views) + len(self.tiles) + len(self.maps)
 
-    @functools.cached_property
-    def _station_rows(self) -> dict[str, list[dict[str, Any]]]:
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for row in tables.records(self.views):
-            rows.setdefault(row["station_id"] or row["view_id"], []).append(row)
-        return rows
+    @property
+    def num_stations(self) -> int:
+        """How many stations there are, those of views to the sky too."""
+        return len(self._stations.names)
 
     @functools.cached_property
-    def _rows(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Rows of the tables that have keys, by key."""
+    def _stations(self) -> _Groups:
+        station_id, view_id = (self.views[name].to_numpy() for name in ("station_id", "view_id"))
+        return _Groups.of(np.where(station_id == "", view_id, station_id))
+
+    @functools.cached_property
+    def _indices(self) -> dict[str, pd.Index]:
+        """Keys of the tables that have them, in the order of the rows."""
+        import pandas as pd
+
         return {
-            table: {row[columns[0].name]: row for row in tables.records(getattr(self, table))}
-            for table, columns in manifest_schema.SCHEMA.items()
-            if table in manifest_schema.KEYED_TABLES
+            table: pd.Index(getattr(self, table)[manifest_schema.SCHEMA[table][0].name])
+            for table in manifest_schema.KEYED_TABLES
         }
 
-    def _row(self, table: str, key: str) -> dict[str, Any]:
-        row = self._rows[table].get(key)
-        if row is None:
+    @functools.cached_property
+    def _arrays(self) -> dict[str, dict[str, np.ndarray]]:
+        """Columns by table and name."""
+        return {
+            table: {column.name: getattr(self, table)[column.name].to_numpy() for column in columns}
+            for table, columns in manifest_schema.SCHEMA.items()
+        }
+
+    def _position(self, table: str, key: str) -> int:
+        """Where the row with a key is in its table."""
+        try:
+            return int(self._indices[table].get_loc(key))  # type: ignore[arg-type]
+        except KeyError:
             column = manifest_schema.SCHEMA[table][0].name
-            raise ManifestError(f"There is no {column} {key!r} in {table}.csv.")
-        return row
+            raise ManifestError(f"There is no {column} {key!r} in {table}.csv.") from None
+
+    def _row(self, table: str, key: str) -> dict[str, Any]:
+        return self._row_at(table, self._position(table, key))
+
+    def _row_at(self, table: str, position: int) -> dict[str, Any]:
+        return {name: array.item(position) for name, array in self._arrays[table].items()}
 
     def _view(self, view_id: str, kind: str) -> dict[str, Any]:
         row = self._row("views", view_id)
@@ -355,8 +431,9 @@ class Manifest:
             )
         return row
 
-    def _station(self, rows: Sequence[dict[str, Any]], max_pitch_deg: float) -> Station:
-        rows = sorted(rows, key=lambda row: (row["order"], row["view_id"]))
+    def _station(self, number: int, max_pitch_deg: float) -> Station:
+        members = (self._row_at("views", int(i)) for i in self._stations.rows_of(number))
+        rows = sorted(members, key=lambda row: (row["order"], row["view_id"]))
         # a camera to the sky has no heading worth the name: the rig's is that of a level one
         level = _within_pitch(rows, min(max_pitch_deg, STEEP_PITCH_DEG))
         ordered = _within_pitch(rows, max_pitch_deg) or rows
@@ -389,9 +466,39 @@ class Manifest:
             right_m=float(east_m * ahead_y - north_m * ahead_x),
         )
 
+    def _rewrite(self, names: Iterable[str]) -> None:
+        folder = self._own_folder()
+        if manifest_schema.version_of(folder) < manifest_schema.SCHEMA_VERSION:
+            names = self.TABLES
+        for table in names:
+            self._write_table(folder, table)
+        # last: tables of a newer version may stand beside an older number, not the other way round
+        self._write_dataset(folder, self.image_root)
+
+    def _write_table(self, folder: Path, table: str) -> None:
+        path, columns = folder / f"{table}.csv", manifest_schema.SCHEMA[table]
+        rows = getattr(self, table)
+        with atomic.replacing(path) as temporary:
+            tables.write(temporary, rows, columns)
+        if len(rows) >= parquet.MIN_ROWS and parquet.is_available():
+            parquet.write(path, rows, columns)
+
+    def _write_dataset(self, folder: Path, image_root: str) -> None:
+        values = (self.name, self.licence, self.attribution, image_root)
+        dataset = {
+            "schema_version": manifest_schema.SCHEMA_VERSION,
+            **dict(zip(manifest_schema.DATASET_KEYS, values, strict=True)),
+        }
+        text = json.dumps(dataset, indent=2, ensure_ascii=False) + "\n"
+        path = folder / manifest_schema.DATASET_FILE
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return  # whoever holds the lock holds it on this very file
+        with atomic.replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
     def _copy_maps(self, folder: Path) -> None:
-        for path in {map_file.path for map_file in self.map_files()}:
-            copy = folder / path.relative_to(self._own_folder())
+        for name in set(self.maps["file"]):
+            path, copy = self._file("maps", name), folder / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copyfile(path, copy)
@@ -407,32 +514,117 @@ class Manifest:
         return self.folder
 
     def _pixels(self, row: Mapping[str, Any]) -> np.ndarray:
-        return photos.read_pixels(self.image_folder / row["image"])
+        return photos.read_pixels(self._file("views", row["image"]))
 
     def _mask(self, camera_id: str) -> np.ndarray | None:
         path = self._row("cameras", camera_id)["mask"]
-        return photos.read_mask(self.image_folder / path) if path else None
+        return photos.read_mask(self._file("cameras", path)) if path else None
+
+    def _file(self, table: str, name: str) -> Path:
+        """A file that a table names, which must lie below its root even where a link leads."""
+        root = self._own_folder() if table == "maps" else self.image_folder
+        path = root / name
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise ManifestError(
+                f"{name!r} in {table}.csv leads out of {root}, by a symbolic link to "
+                f"{path.resolve()}. Set the image_root of {manifest_schema.DATASET_FILE} to where "
+                "the images are, or copy the file."
+            )
+        return path
 
     def _made(self, view_id: str, make: Callable[[], _Made]) -> _Made:
         """A photo or panorama; what does not fit names the row of its table."""
         try:
             return make()
         except ValueError as error:
-            row = list(self._rows["views"]).index(view_id) + tables.FIRST_ROW
+            row = self._position("views", view_id) + tables.FIRST_ROW
             raise ManifestError(str(Problem("views.csv", row, "image", str(error)))) from error
 
-    def _file_problems(
-        self, file: str, row: int, column: str, path: str, camera: Mapping[str, Any] | None
+    def _image_problems(
+        self,
+        table: str,
+        row: int,
+        column: str,
+        cells: Mapping[str, Any],
+        camera: Mapping[str, Any] | None,
     ) -> list[Problem]:
+        def check(path: Path) -> None:
+            size = photos.decoded_size(path)
+            if camera is not None and size != (camera["width_px"], camera["height_px"]):
+                expected = f"{camera['width_px']} x {camera['height_px']}"
+                raise ManifestError(
+                    f"{cells[column]} has {size[0]} x {size[1]} pixels and its camera {expected}."
+                )
+
+        return self._problems_of(table, row, column, cells, check)
+
+    def _problems_of(
+        self,
+        table: str,
+        row: int,
+        column: str,
+        cells: Mapping[str, Any],
+        check: Callable[[Path], None],
+    ) -> list[Problem]:
+        """What is wrong with the file of a cell."""
         try:
-            size = photos.decoded_size(self.image_folder / path)
-        except photos.PhotoError as error:
-            return [Problem(file, row, column, str(error))]
-        if camera is not None and size != (camera["width_px"], camera["height_px"]):
-            expected = f"{camera['width_px']} x {camera['height_px']}"
-            message = f"{path} has {size[0]} x {size[1]} pixels and its camera {expected}."
-            return [Problem(file, row, column, message)]
+            path = self._file(table, cells[column])
+            check(path)
+            expected = cells.get("sha256")
+            if expected and _sha256(path) != expected:
+                raise ManifestError(
+                    f"{cells[column]} is not the file that it was: its SHA-256 differs from the "
+                    "sha256 in the table."
+                )
+        except (photos.PhotoError, ManifestError) as error:
+            return [Problem(f"{table}.csv", row, column, str(error))]
         return []
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """Rows by name, in the order in which the names come.
+
+    Args:
+        names: (groups,), each once.
+        order: (rows,), rows by group.
+        starts: (groups + 1,), where each group begins in order.
+    """
+
+    names: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+    @classmethod
+    def of(cls, names: np.ndarray) -> _Groups:
+        """Groups of equal names."""
+        import pandas as pd
+
+        codes, distinct = pd.factorize(names)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(distinct)))])
+        return cls(np.asarray(distinct), np.argsort(codes, kind="stable"), starts)
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        """Which group a name is."""
+        return {name: i for i, name in enumerate(self.names.tolist())}
+
+    def rows_of(self, number: int) -> np.ndarray:
+        """Rows of a group, in their order."""
+        return self.order[self.starts[number] : self.starts[number + 1]]
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise ManifestError(f"there is no file {path.name!r}.")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read ({error}).") from error
 
 
 def _within_pitch(rows: Sequence[dict[str, Any]], max_pitch_deg: float) -> list[dict[str, Any]]:

@@ -14,39 +14,67 @@
   rig: of such views all have a heading, and all or none a position. A view without one is a
   station of its own, by the name of its view_id. sequence_id and order make a drive. accuracy_m
   is the standard deviation of the position per axis, where it is known. time_utc is ISO 8601 with
-  its offset.
-- tiles: satellite images with a place. pairs: which tile shows which view.
+  its offset. magnetic_heading_deg is what a compass said and nobody has corrected: it is never used
+  as a heading. source names the image where it came from (`mapillary:ID`), as addresses expire;
+  licence and attribution are its own where they differ from the dataset's. split is train, val,
+  test or any other name; empty where a view belongs to none, such as one in the buffer between two.
+- tiles: satellite images with a place, who provided them, under which terms. pairs: which tile
+  shows which view.
 - maps: files in the manifest's own folder. surveyed names the classes whose absence means absence,
   separated by semicolons.
 
-Images and masks are paths below the image root, with forward slashes. An empty cell is "not known".
+Images and masks are paths below the image root, with forward slashes; a path leaves its root
+neither by `..` nor by a symbolic link. sha256 is that of the file, where it is wanted. An empty
+cell is "not known".
+
+A file TABLE.parquet beside TABLE.csv is a quicker copy (see parquet): the CSV is the truth. Rows
+are appended in place (see appends). Manifests of older schema versions are read (see ADDED_COLUMNS)
+and saved as the present one.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crossview import angles, tables
+import numpy as np
+
+from crossview import angles, appends, parquet, tables
 from crossview.cameras import RadialDistortion
-from crossview.errors import OutOfRegionError
+from crossview.errors import ManifestError, OutOfRegionError
 from crossview.frames import LocalFrame
 from crossview.tables import Column, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+ADDED_COLUMNS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
+    2: {
+        "views": ("magnetic_heading_deg", "attribution", "source", "sha256"),
+        "tiles": ("provider", "attribution", "terms_url", "sha256"),
+        "maps": ("sha256",),
+    },
+}
+"""What each schema version brought: in a manifest of an older one it is "not known"."""
+
 DATASET_FILE = "dataset.json"
 KEYED_TABLES = ("regions", "cameras", "views", "tiles")
 """Tables whose first column is unique and referred to."""
 
+CHECKED_FILES: Mapping[str, str] = {"views": "image", "tiles": "image", "maps": "file"}
+"""Tables with a sha256, and the column that names its file."""
+
 STEEP_PITCH_DEG = 45.0
 """A view that looks higher or lower than this says little of where it stands on a map."""
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_PANORAMA, _PHOTO = "panorama", "photo"
 
 DATASET_KEYS = ("name", "licence", "attribution", "image_root")
 
@@ -73,9 +101,8 @@ def _is_roll(value: float) -> bool:
 
 def _is_inside(path: str) -> bool:
     """Whether a relative path stays below its root, on any system."""
-    parts = PurePosixPath(path)
-    windows = PureWindowsPath(path)
-    return not (parts.is_absolute() or windows.drive or "\\" in path or ".." in parts.parts)
+    is_absolute = path.startswith("/") or path[1:2] == ":"
+    return not (is_absolute or "\\" in path or "\0" in path or ".." in path.split("/"))
 
 
 def _is_time(text: str) -> bool:
@@ -83,6 +110,10 @@ def _is_time(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
+
+
+def _is_sha256(text: str) -> bool:
+    return _SHA256.fullmatch(text) is not None
 
 
 def _key(name: str) -> Column:
@@ -108,6 +139,10 @@ def _pixels(name: str) -> Column:
 def _path(name: str, *, required: bool = False) -> Column:
     expected = "a path below its root, with forward slashes and without '..'"
     return Column(name, "text", required, _is_inside, expected)
+
+
+def _sha256() -> Column:
+    return Column("sha256", "text", False, _is_sha256, "64 hexadecimal digits, small letters")
 
 
 def _choice(name: str, *choices: str) -> Column:
@@ -151,6 +186,10 @@ SCHEMA: Mapping[str, tuple[Column, ...]] = {
         _positive("accuracy_m"),
         Column("split"),
         Column("licence"),
+        _angle("magnetic_heading_deg", _is_heading, "degrees in [0, 360)"),
+        Column("attribution"),
+        Column("source"),
+        _sha256(),
     ),
     "tiles": (
         _key("tile_id"),
@@ -161,6 +200,10 @@ SCHEMA: Mapping[str, tuple[Column, ...]] = {
         _positive("cell_m", required=True),
         _angle("rotation_deg", _is_heading, "degrees clockwise from north in [0, 360)"),
         Column("date"),
+        Column("provider"),
+        Column("attribution"),
+        Column("terms_url"),
+        _sha256(),
     ),
     "pairs": (_key("view_id"), _key("tile_id"), Column("relation")),
     "maps": (
@@ -169,29 +212,67 @@ SCHEMA: Mapping[str, tuple[Column, ...]] = {
         _choice("kind", "osm", "footprints", "raster"),
         Column("surveyed"),
         Column("date"),
+        _sha256(),
     ),
 }
 
 
 def problems(folder: str | Path) -> list[Problem]:
-    """Everything in a manifest's files that breaks the schema; images are not opened."""
-    _, rows, found = read(Path(folder))
-    return found or checked(rows)[1]
+    """Everything in a manifest's files that breaks the schema; images are not opened.
+
+    Copies in Parquet are compared with their CSV, cell by cell.
+    """
+    _, parsed, found = read(Path(folder), use_parquet=False)
+    found = found or checked(parsed)[1]
+    for name, table in parsed.items():
+        found.extend(parquet.disagreements(Path(folder) / f"{name}.csv", table, SCHEMA[name]))
+    return found
 
 
-def read(folder: Path) -> tuple[dict[str, str], dict[str, list[dict[str, str]]], list[Problem]]:
-    """The text of all files, and what is wrong with their shape."""
+def read(
+    folder: Path, *, use_parquet: bool = True
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame], list[Problem]]:
+    """The content of all files, and which cells are impossible; see checked for the rest.
+
+    Args:
+        folder: The manifest.
+        use_parquet: Read the copies in Parquet of those tables whose CSV they were made of.
+    """
     dataset, found = _read_dataset(folder / DATASET_FILE)
-    rows = {}
+    parsed = {}
     if not found:
+        newer = _newer_columns(dataset.pop("schema_version"))
+        sizes = appends.sizes_before(folder)
         for name, columns in SCHEMA.items():
-            rows[name], wrong = tables.read_rows(folder / f"{name}.csv", columns)
+            path = folder / f"{name}.csv"
+            copy = parquet.read(path, columns) if use_parquet and path.name not in sizes else None
+            parsed[name], wrong = copy or tables.read(
+                path, columns, optional=newer[name], size_bytes=sizes.get(path.name)
+            )
             found.extend(wrong)
-    return dataset, rows, found
+    return dataset, parsed, found
 
 
-def _read_dataset(path: Path) -> tuple[dict[str, str], list[Problem]]:
-    def wrong(message: str) -> tuple[dict[str, str], list[Problem]]:
+def version_of(folder: Path) -> int:
+    """The schema version of a manifest that can be read."""
+    dataset, found = _read_dataset(folder / DATASET_FILE)
+    if found:
+        raise ManifestError(str(found[0]))
+    return int(dataset["schema_version"])
+
+
+def _newer_columns(version: int) -> dict[str, set[str]]:
+    """By table, the columns that came after a version.
+
+    Its tables may have them nevertheless: a manifest is brought up to date in place, table by
+    table (see Manifest.rewrite).
+    """
+    newer = [tables for since, tables in ADDED_COLUMNS.items() if since > version]
+    return {name: {c for added in newer for c in added.get(name, ())} for name in SCHEMA}
+
+
+def _read_dataset(path: Path) -> tuple[dict[str, Any], list[Problem]]:
+    def wrong(message: str) -> tuple[dict[str, Any], list[Problem]]:
         return {}, [Problem(path.name, None, None, message)]
 
     if not path.is_file():
@@ -203,22 +284,22 @@ def _read_dataset(path: Path) -> tuple[dict[str, str], list[Problem]]:
     if not isinstance(content, dict):
         return wrong("expected an object with a schema_version.")
     version = content.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
+    known = range(min(ADDED_COLUMNS) - 1, SCHEMA_VERSION + 1)
+    if version not in known:
         return wrong(
-            f"its schema_version is {version!r} and this crossview reads {SCHEMA_VERSION}. Import "
-            "the dataset again, or use the crossview that wrote it."
+            f"its schema_version is {version!r} and this crossview reads {known[0]} to "
+            f"{known[-1]}. Import the dataset again, or use the crossview that wrote it."
         )
     if set(content) != set(DATASET_KEYS) or not all(isinstance(v, str) for v in content.values()):
         return wrong(f"expected the texts {', '.join(DATASET_KEYS)}, got {', '.join(content)}.")
-    return content, []
+    return {**content, "schema_version": version}, []
 
 
-def checked(rows: Mapping[str, Any]) -> tuple[dict[str, pd.DataFrame], list[Problem]]:
-    """Typed tables, and everything that breaks the schema."""
+def checked(given: Mapping[str, Any]) -> tuple[dict[str, pd.DataFrame], list[Problem]]:
+    """Typed tables out of tables or rows, and everything that breaks the schema."""
     parsed, found = {}, []
     for name, columns in SCHEMA.items():
-        given = rows[name] if isinstance(rows[name], list) else tables.records(rows[name])
-        parsed[name], wrong = tables.parse(f"{name}.csv", given, columns)
+        parsed[name], wrong = tables.parse(f"{name}.csv", given[name], columns)
         found.extend(wrong)
     if not found:
         found = [*_key_problems(parsed), *_row_problems(parsed)]
@@ -246,18 +327,17 @@ def _key_problems(parsed: Mapping[str, pd.DataFrame]) -> list[Problem]:
 
 def _row_problems(parsed: Mapping[str, pd.DataFrame]) -> list[Problem]:
     found = []
-    for i, row in enumerate(tables.records(parsed["cameras"]), tables.FIRST_ROW):
+    for i, row in enumerate(tables.rows(parsed["cameras"]), tables.FIRST_ROW):
         found += [Problem("cameras.csv", i, *wrong) for wrong in _camera_problems(row)]
     models = dict(zip(parsed["cameras"]["camera_id"], parsed["cameras"]["model"], strict=True))
-    stations: dict[str, list[Mapping[str, Any]]] = {}
-    views = tables.records(parsed["views"])
-    for row in views:
-        if row["station_id"]:
-            stations.setdefault(row["station_id"], []).append(row)
-    for i, row in enumerate(views, tables.FIRST_ROW):
-        found += [Problem("views.csv", i, *wrong) for wrong in _view_problems(row, models)]
-        found += [Problem("views.csv", i, *wrong) for wrong in _station_problems(row, stations)]
-    return found
+    views = _Columns(parsed["views"])
+    rules = [*_view_rules(views, models), *_station_rules(views)]
+    wrong = [
+        Problem("views.csv", int(i) + tables.FIRST_ROW, column, message(i))
+        for is_broken, column, message in rules
+        for i in np.flatnonzero(is_broken).tolist()
+    ]
+    return found + sorted(wrong, key=lambda problem: problem.row or 0)
 
 
 def _camera_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -279,41 +359,94 @@ def _camera_problems(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             )
 
 
-def _view_problems(row: Mapping[str, Any], models: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    if math.isnan(row["lat_deg"]) != math.isnan(row["lon_deg"]):
-        yield "lon_deg", "a position has lat_deg and lon_deg, or neither."
-    if row["kind"] == "photo" and not row["camera_id"]:
-        yield "camera_id", "empty, and a photo needs a camera."
-    model = {"photo": "pinhole", "panorama": "equirectangular"}[row["kind"]]
-    if row["camera_id"] and models.get(row["camera_id"], model) != model:
-        yield "camera_id", f"a {row['kind']} needs a camera of model {model}."
+class _Columns:
+    """Columns of a table as arrays."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._table = table
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._table[name].to_numpy()
 
 
-def _station_problems(
-    row: Mapping[str, Any], stations: Mapping[str, list[Mapping[str, Any]]]
-) -> Iterator[tuple[str, str]]:
-    """What keeps a view from forming one rig with the other views of its station."""
-    if not row["station_id"]:
-        if row["view_id"] in stations:
-            other = stations[row["view_id"]][0]["view_id"]
-            yield (
-                "station_id",
-                f"empty, so view {row['view_id']!r} is a station of that name, which view "
-                f"{other!r} has as its station_id. Give it a station_id: the same if they were "
-                "taken together, else another.",
-            )
-        return
-    station = stations[row["station_id"]]
-    first = station[0]
-    if row["region"] != first["region"]:
-        message = f"station {row['station_id']!r} is in region {first['region']!r} already."
-        yield "region", message
-    if len(station) > 1 and math.isnan(row["heading_deg"]):
-        message = f"empty, and each of the {len(station)} views of station {row['station_id']!r} "
-        yield "heading_deg", message + "needs one to be mounted in a rig."
-    if math.isnan(row["lat_deg"]) and not all(math.isnan(view["lat_deg"]) for view in station):
-        message = f"empty, and other views of station {row['station_id']!r} have a position: all "
-        yield "lat_deg", message + "or none of them need one."
+_Rule = tuple[np.ndarray, str, Callable[[int], str]]
+"""Which rows (rows,) break it, the column to blame, and what to say of a row."""
+
+
+def _view_rules(views: _Columns, models: Mapping[str, str]) -> Iterator[_Rule]:
+    is_half = np.isnan(views["lat_deg"]) != np.isnan(views["lon_deg"])
+    yield is_half, "lon_deg", lambda _: "a position has lat_deg and lon_deg, or neither."
+    kind, camera = views["kind"], views["camera_id"]
+    lacks_camera = (kind == _PHOTO) & (camera == "")
+    yield lacks_camera, "camera_id", lambda _: "empty, and a photo needs a camera."
+    for name, model in ((_PHOTO, "pinhole"), (_PANORAMA, "equirectangular")):
+        others = [camera_id for camera_id, other in models.items() if other != model]
+        message = f"a {name} needs a camera of model {model}."
+        yield (kind == name) & _is_in(camera, others), "camera_id", _saying(message)
+
+
+def _station_rules(views: _Columns) -> Iterator[_Rule]:
+    """What keeps views of one station from forming a rig."""
+    import pandas as pd
+
+    station_id, view_id, region = views["station_id"], views["view_id"], views["region"]
+    is_alone = station_id == ""
+    is_alone[is_alone] = _is_in(view_id[is_alone], station_id)
+    yield (
+        is_alone,
+        "station_id",
+        lambda i: (
+            f"empty, so view {view_id[i]!r} is a station of that name, which view "
+            f"{view_id[np.flatnonzero(station_id == view_id[i])[0]]!r} has as its station_id. Give "
+            "it a station_id: the same if they were taken together, else another."
+        ),
+    )
+    place = np.flatnonzero(station_id != "")
+    codes = pd.factorize(station_id[place])[0]
+    first = place[np.unique(codes, return_index=True)[1]]
+    num_views = np.bincount(codes)
+    has_place = ~np.isnan(views["lat_deg"])
+
+    def everywhere(is_broken: np.ndarray) -> np.ndarray:
+        whole = np.zeros(len(station_id), dtype=bool)
+        whole[place] = is_broken
+        return whole
+
+    yield (
+        everywhere(region[place] != region[first[codes]]),
+        "region",
+        lambda i: (
+            f"station {station_id[i]!r} is in region "
+            f"{region[np.flatnonzero(station_id == station_id[i])[0]]!r} already."
+        ),
+    )
+    yield (
+        everywhere((num_views[codes] > 1) & np.isnan(views["heading_deg"][place])),
+        "heading_deg",
+        lambda i: (
+            f"empty, and each of the {np.sum(station_id == station_id[i])} views of station "
+            f"{station_id[i]!r} needs one to be mounted in a rig."
+        ),
+    )
+    num_placed = np.bincount(codes, weights=has_place[place])
+    yield (
+        everywhere(~has_place[place] & (num_placed[codes] > 0)),
+        "lat_deg",
+        lambda i: (
+            f"empty, and other views of station {station_id[i]!r} have a position: all or none of "
+            "them need one."
+        ),
+    )
+
+
+def _saying(message: str) -> Callable[[int], str]:
+    return lambda _: message
+
+
+def _is_in(values: np.ndarray, others: Any) -> np.ndarray:
+    import pandas as pd
+
+    return pd.Series(values, dtype=object, copy=False).isin(others).to_numpy()
 
 
 def _place_problems(parsed: Mapping[str, pd.DataFrame]) -> list[Problem]:
@@ -324,7 +457,8 @@ def _place_problems(parsed: Mapping[str, pd.DataFrame]) -> list[Problem]:
     }
     found: list[Problem] = []
     for name in ("views", "tiles"):
-        for region, rows in parsed[name].dropna(subset=["lat_deg"]).groupby("region"):
+        places = parsed[name][["region", "lat_deg", "lon_deg"]].dropna()
+        for region, rows in places.groupby("region"):
             frame = frames[str(region)]
             try:
                 frame.to_local(rows["lat_deg"], rows["lon_deg"])

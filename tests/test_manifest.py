@@ -45,13 +45,15 @@ def test_every_table_and_column_is_as_designed(saved):
         "regions": "name,lat_deg,lon_deg",
         "cameras": "camera_id,model,width_px,height_px,fx,fy,cx,cy,distortion,mask",
         "views": "view_id,region,station_id,sequence_id,order,time_utc,kind,image,camera_id,"
-        "lat_deg,lon_deg,heading_deg,roll_deg,pitch_deg,height_m,accuracy_m,split,licence",
-        "tiles": "tile_id,region,image,lat_deg,lon_deg,cell_m,rotation_deg,date",
+        "lat_deg,lon_deg,heading_deg,roll_deg,pitch_deg,height_m,accuracy_m,split,licence,"
+        "magnetic_heading_deg,attribution,source,sha256",
+        "tiles": "tile_id,region,image,lat_deg,lon_deg,cell_m,rotation_deg,date,provider,"
+        "attribution,terms_url,sha256",
         "pairs": "view_id,tile_id,relation",
-        "maps": "region,file,kind,surveyed,date",
+        "maps": "region,file,kind,surveyed,date,sha256",
     }  # fmt: skip
     dataset = json.loads((saved.folder / "dataset.json").read_text())
-    assert dataset["schema_version"] == 1
+    assert dataset["schema_version"] == 2
     assert dataset["attribution"] == "Nobody, with thanks"
 
 
@@ -272,7 +274,7 @@ def test_an_image_of_another_size_than_its_camera_names_the_row(saved):
         ("views", "a-2.png,side,", "a-2.png,,", r"row 4, column camera_id: empty, and a photo"),
         ("views", "a-2.png,side,", "a-2.png,sphere,", r"row 4, column camera_id: a photo needs a"),
         ("views", "a-2.png,side,48", "a-2.png,side,49", r"row 4, column lat_deg: .*50 km"),
-        ("views", "a-2.png,side,48.", "a-2.png,side,,48.", r"row 4: 19 cells"),
+        ("views", "a-2.png,side,48.", "a-2.png,side,,48.", r"row 4: 23 cells"),
         ("views", "a-2,town", "a-1,town", r"row 4, column view_id: 'a-1' is in row 2 already"),
         ("views", "d,0,2014", "d,zero,2014", r"row 2, column order: 'zero' is not a whole number"),
         ("views", ",heading_deg,", ",heading,", r"row 1: the header .*: missing 'heading_"),
@@ -301,7 +303,7 @@ def test_several_problems_are_counted_and_all_are_listed_by_problems(saved):
         (None, "not found, so .* is not a manifest"),
         ("{", "not a JSON file"),
         ("[]", "expected an object"),
-        ('{"schema_version": 2}', "schema_version is 2 and this crossview reads 1"),
+        ('{"schema_version": 3}', "schema_version is 3 and this crossview reads 1 to 2"),
         ("{}", "schema_version is None"),
         ('{"schema_version": 1, "name": "x"}', "expected the texts name, licence"),
     ],
@@ -330,9 +332,12 @@ def test_rows_that_break_the_schema_never_become_a_manifest(images):
 
 
 def test_a_manifest_is_never_half_written(tmp_path, images, monkeypatch):
-    def fail(path, *_):
-        if path.name == "pairs.csv":
+    write = tables.write
+
+    def fail(path, *arguments):
+        if "pairs" in path.name:
             raise OSError("disk full")
+        write(path, *arguments)
 
     monkeypatch.setattr(tables, "write", fail)
     with pytest.raises(OSError, match="disk full"):
@@ -366,7 +371,7 @@ def test_a_copy_of_a_manifest_finds_the_same_images_and_its_own_maps(tmp_path):
     copy = Manifest.load(tmp_path / "m").save(tmp_path / "deeper" / "copy")
     assert copy.photo("a-1").image.shape == (30, 40, 3)
     assert copy.map_files()[0].path.read_text() == "<osm/>"
-    assert list(copy.image_problems()) == [[]] * copy.num_files
+    assert list(copy.file_problems()) == [[]] * copy.num_files
 
 
 def test_maps_say_what_they_surveyed(tmp_path, images):
@@ -393,9 +398,9 @@ def test_every_file_is_opened_and_what_fails_is_named(tmp_path, images):
     manifest = fake.manifest(images, maps=rows).save(tmp_path / "m")
     (images / "photos" / "a-2.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (images / "photos" / "b-1.png").unlink()
-    found = [problem for problems in manifest.image_problems() for problem in problems]
+    found = [problem for problems in manifest.file_problems() for problem in problems]
     assert [(p.file, p.row) for p in found] == [("views.csv", 4), ("views.csv", 5), ("maps.csv", 2)]
-    assert len(list(manifest.image_problems())) == manifest.num_files == 1 + 5 + 1
+    assert len(list(manifest.file_problems())) == manifest.num_files == 1 + 5 + 1
 
 
 def test_tiles_and_pairs_are_checked_too(images):

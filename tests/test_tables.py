@@ -38,9 +38,8 @@ def test_values_come_back_exactly(tmp_path_factory, rows):
     )
     assert problems == []
     tables.write(path, table, COLUMNS)
-    cells, shape_problems = tables.read_rows(path, COLUMNS)
-    again, problems = tables.parse("t.csv", cells, COLUMNS)
-    assert shape_problems == problems == []
+    again, problems = tables.read(path, COLUMNS)
+    assert problems == []
     assert again["name"].tolist() == [row[0] for row in rows]
     assert again["count"].tolist() == [row[2] for row in rows]
     heights = [math.nan if row[1] is None else row[1] for row in rows]
@@ -107,21 +106,21 @@ def test_all_problems_are_found_at_once():
 def test_a_file_of_the_wrong_shape_says_so(tmp_path, content, message):
     path = tmp_path / "t.csv"
     path.write_bytes(content)
-    _, problems = tables.read_rows(path, COLUMNS)
+    _, problems = tables.read(path, COLUMNS)
     assert texts(problems)[0].startswith(message)
 
 
 def test_a_missing_file_is_a_problem(tmp_path):
-    _, problems = tables.read_rows(tmp_path / "t.csv", COLUMNS)
+    _, problems = tables.read(tmp_path / "t.csv", COLUMNS)
     assert texts(problems) == ["t.csv: the file is missing."]
 
 
 def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("\ufeffheight_m,count,name\r\n2.5,3,Zürich\r\n".encode())
-    rows, problems = tables.read_rows(path, COLUMNS)
+    table, problems = tables.read(path, COLUMNS)
     assert problems == []
-    assert rows == [{"height_m": "2.5", "count": "3", "name": "Zürich"}]
+    assert tables.records(table) == [{"name": "Zürich", "height_m": 2.5, "count": 3}]
 
 
 def test_duplicates_and_dangling_keys_are_named():

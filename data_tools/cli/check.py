@@ -34,7 +34,7 @@ def command(folder: Path) -> None:
     if not found:
         manifest = Manifest.load(folder)
         _echo_summary(manifest)
-        checked = _progress(manifest.image_problems(), manifest.num_files, "images")
+        checked = _progress(manifest.file_problems(), manifest.num_files, "images")
         found = [problem for problems in checked for problem in problems]
     _echo_problems(found)
     if found:
