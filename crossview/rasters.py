@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossview import legends
-from crossview.errors import GridMismatchError, MapError
+from crossview.errors import GridMismatchError, MapError, MapOutsideError
 from crossview.grids import MapGrid, place_of
 from crossview.legends import Legend
 from crossview.tiles import GeoBounds
@@ -216,8 +216,36 @@ def read_geotiff(
         says so, and where a value is not a finite number.
 
     Raises:
-        MapError: The file is missing, broken or without a place on the ground, or does not
-            overlap the grid.
+        MapError: The file is missing, broken or without a place on the ground.
+        MapOutsideError: It does not overlap the grid.
+    """
+    with _open(path) as source:
+        _require_place(source, crs, path)
+        return tile_of(
+            source,
+            grid,
+            resampling=resampling,
+            value_range=value_range,
+            crs=crs,
+            attribution=attribution,
+            date=date,
+        )
+
+
+def tile_of(
+    source: rasterio.DatasetReader,
+    grid: MapGrid,
+    *,
+    resampling: str = "bilinear",
+    value_range: tuple[float, float] | None = None,
+    crs: str | rasterio.CRS | None = None,
+    attribution: str = "",
+    date: str | None = None,
+) -> SatelliteTile:
+    """An open image, warped onto a grid, as read_geotiff does it.
+
+    Raises:
+        MapOutsideError: It does not overlap the grid.
     """
     import rasterio
     from rasterio.enums import Resampling
@@ -225,34 +253,30 @@ def read_geotiff(
 
     if resampling not in RESAMPLINGS:
         raise ValueError(f"resampling must be one of {RESAMPLINGS}, got {resampling!r}.")
-    with _open(path) as source:
-        _require_place(source, crs, path)
-        bands = _colour_bands(source)
-        palette = _palette(source, bands)
-        method = "nearest" if palette is not None else resampling
-        with WarpedVRT(
-            source,
-            src_crs=crs or source.crs,
-            crs=rasterio.CRS.from_wkt(grid.frame.crs.to_wkt()),
-            transform=grid.transform,
-            width=grid.width,
-            height=grid.height,
-            resampling=Resampling[method],
-            tolerance=POSITION_TOLERANCE_PX,
-            add_alpha=_alpha_band(source) is None,
-        ) as warped:
-            values = np.moveaxis(warped.read(bands), 0, -1)
-            covered = warped.read(_alpha_band(source) or warped.count) > 0
-            covered &= np.isfinite(values).all(axis=-1)
-        if not covered.any():
-            raise MapError(
-                f"{path} covers {_geographic_bounds(source, crs)} and the grid {grid.bounds} of "
-                f"{grid.frame} lies outside of it. Choose an image of the place, or check that "
-                "latitude and longitude are not swapped."
-            )
-        rgb = (
-            _eight_bits(values, source, bands, value_range) if palette is None else palette[values]
+    bands = _colour_bands(source)
+    palette = _palette(source, bands)
+    method = "nearest" if palette is not None else resampling
+    with WarpedVRT(
+        source,
+        src_crs=crs or source.crs,
+        crs=rasterio.CRS.from_wkt(grid.frame.crs.to_wkt()),
+        transform=grid.transform,
+        width=grid.width,
+        height=grid.height,
+        resampling=Resampling[method],
+        tolerance=POSITION_TOLERANCE_PX,
+        add_alpha=_alpha_band(source) is None,
+    ) as warped:
+        values = np.moveaxis(warped.read(bands), 0, -1)
+        covered = warped.read(_alpha_band(source) or warped.count) > 0
+        covered &= np.isfinite(values).all(axis=-1)
+    if not covered.any():
+        raise MapOutsideError(
+            f"{source.name} covers {_geographic_bounds(source, crs)} and the grid {grid.bounds} of "
+            f"{grid.frame} lies outside of it. Choose an image of the place, or check that "
+            "latitude and longitude are not swapped."
         )
+    rgb = _eight_bits(values, source, bands, value_range) if palette is None else palette[values]
     rgb = np.broadcast_to(rgb.reshape(*grid.shape, -1), (*grid.shape, 3))
     return SatelliteTile(grid, np.where(covered[..., None], rgb, 0), covered, attribution, date)
 
@@ -367,7 +391,7 @@ def _value_range(source: rasterio.DatasetReader, bands: list[int]) -> tuple[floa
     return float(low), float(high)
 
 
-def _geographic_bounds(source: rasterio.DatasetReader, crs: str | None) -> GeoBounds:
+def _geographic_bounds(source: rasterio.DatasetReader, crs: str | rasterio.CRS | None) -> GeoBounds:
     from rasterio.warp import transform
 
     rows, cols = source.shape

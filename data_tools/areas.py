@@ -63,6 +63,11 @@ class Points:
     def __len__(self) -> int:
         return len(self.names)
 
+    def chosen(self, which: np.ndarray) -> Points:
+        """Those where which, (N,) bool, says so."""
+        names = tuple(name for name, wanted in zip(self.names, which, strict=True) if wanted)
+        return Points(self.lat_deg[which], self.lon_deg[which], names)
+
 
 @dataclass(frozen=True, eq=False)
 class TileCover:
@@ -98,6 +103,10 @@ class TileCover:
     def num_tiles(self) -> int:
         """How many; nothing is listed for it."""
         return int(np.sum(self.last - self.first + 1))
+
+    def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row, first and last column of each run."""
+        return self.row, self.first, self.last
 
     def tiles(self) -> tuple[np.ndarray, np.ndarray]:
         """Columns x and rows y of all tiles, row by row, each (num_tiles,)."""
@@ -171,6 +180,12 @@ class Area:
     def around(cls, points: Points, radius_m: float, *, name: str = "points") -> Area:
         """Squares of +-radius_m around points (crops are square), as one area."""
         import shapely
+
+        if not radius_m > 0:
+            raise ValueError(
+                f"Points need a radius above 0 (--radius-m) or the size of crops (--crop-m); got "
+                f"{radius_m} m."
+            )
 
         shape = shapely.union_all(shapely.box(*_boxes_around(points, radius_m)))
         return cls(_within_globe(shape, name), name)

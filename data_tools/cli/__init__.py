@@ -11,6 +11,7 @@ from crossview import __version__, console
 COMMANDS = {
     "check": ("data_tools.cli.check", "Check a manifest: tables, files, images."),
     "import": ("data_tools.cli.imports", "Make a manifest of a published dataset."),
+    "satellite": ("data_tools.cli.satellite", "Fetch satellite imagery: mosaics, crops, manifests."),
 }
 """Where each command lives and what it does."""
 

@@ -1,0 +1,397 @@
+"""Satellite imagery of a place: its tiles, and the mosaics, crops and manifests made of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossview.frames import LocalFrame
+from data_tools import capabilities, downloads, galleries, providers, tile_plans
+from data_tools import crops as gallery
+from data_tools.areas import Area, Points, TileCover, cover_around
+from data_tools.crops import DEFAULT_OVERLAP, Crop, CropSize, WrittenCrop
+from data_tools.fetch import Client
+from data_tools.imagery import (
+    EDGE_PX,
+    FileImagery,
+    Imagery,
+    Origin,
+    TileImagery,
+    open_archive,
+)
+from data_tools.mosaics import Mosaic, write_mosaic
+from data_tools.providers import Provider, require_permission
+from data_tools.tile_plans import Plan, ground_resolution_m, tile_ids
+from data_tools.tile_store import TileStore
+
+if TYPE_CHECKING:
+    from crossview.manifest import Manifest
+
+STORE_FILE = "tiles.mbtiles"
+CROPS_FOLDER = "crops"
+MANIFEST_FOLDER = "manifest"
+ARCHIVE_SUFFIXES = (".mbtiles", ".pmtiles")
+
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+
+
+def _silent(_: int) -> None:
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to make, and of what.
+
+    Args:
+        source: A provider, or a file: GeoTIFF, COG, VRT, MBTiles, PMTiles.
+        area: What it is about; of crops, all that they show.
+        out: Folder of everything that is made.
+        zoom: Of tiles; None where the source is a raster file, or an archive's largest.
+        crops: To cut, if any.
+        frames: Of the crops' regions, by name.
+        views: A manifest whose views the crops are for: theirs becomes one with tiles and pairs.
+        with_mosaic: Join the tiles into a COG.
+        image_format: Of the crops, png or jpg.
+        min_covered: Share of a crop that must be covered; else it is left out.
+        tile_px: Side of an archive's tiles, where it is not 256.
+        origin: What to say of a file that does not say it itself.
+        name: Of the dataset.
+    """
+
+    source: Provider | Path
+    area: Area
+    out: Path
+    zoom: int | None = None
+    crops: Sequence[Crop] = ()
+    frames: dict[str, LocalFrame] = field(default_factory=dict)
+    views: Manifest | None = None
+    with_mosaic: bool = True
+    image_format: str = "png"
+    min_covered: float = 1.0
+    tile_px: int | None = None
+    origin: Origin | None = None
+    name: str = "satellite"
+
+    @property
+    def store_path(self) -> Path:
+        """Where the tiles are kept as the server sent them."""
+        return self.out / STORE_FILE
+
+    def cover(self, zoom: int, tile_px: int) -> TileCover:
+        """The tiles that the products need."""
+        covers = [self.area.cover(zoom)] if self.with_mosaic else []
+        if self.crops:
+            side_m = self.crops[0].grid.width * self.crops[0].grid.cell_m
+            centers = gallery.centers_of(self.crops)
+            across_m, _ = ground_resolution_m(float(np.abs(centers.lat_deg).min()), zoom, tile_px)
+            edge_m = EDGE_PX * max(across_m, self.crops[0].grid.cell_m)
+            half_m = side_m / 2 * gallery.TURN_MARGIN + edge_m
+            covers.append(cover_around(centers, half_m, zoom))
+        if not covers:
+            raise ValueError("There is nothing to make: neither a mosaic nor crops.")
+        runs = [np.concatenate(axis) for axis in zip(*(c.runs() for c in covers), strict=True)]
+        return TileCover.of_runs(zoom, *runs)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What was made.
+
+    Args:
+        mosaics: Files, one for each side of the antimeridian.
+        crops: Every crop, with what became of it.
+        manifest: Folder of the manifest, or None where there are no crops.
+        download: What became of the tiles, or None where nothing was fetched.
+    """
+
+    mosaics: tuple[Mosaic, ...]
+    crops: tuple[WrittenCrop, ...]
+    manifest: Path | None
+    download: downloads.DownloadReport | None
+
+    @property
+    def num_missing_tiles(self) -> int:
+        """Tiles that could not be had, or do not exist."""
+        if self.download is None:
+            return sum(mosaic.num_missing for mosaic in self.mosaics)
+        return len(self.download.failed) + self.download.absent
+
+    @property
+    def num_missing_crops(self) -> int:
+        """Crops that were left out."""
+        return sum(crop.file is None for crop in self.crops)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return not (self.num_missing_tiles or self.num_missing_crops)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        report = self.download
+        fetched = None
+        if report is not None:
+            fetched = {
+                "stored": report.stored,
+                "already": report.already,
+                "absent": report.absent,
+                "failed": [{"tile": list(tile), "reason": why} for tile, why in report.failed],
+                "bytes": report.bytes,
+                "seconds": round(report.seconds, 3),
+            }
+        return {
+            "complete": self.is_complete,
+            "tiles": fetched,
+            "mosaics": [{**asdict(mosaic), "path": str(mosaic.path)} for mosaic in self.mosaics],
+            "crops": {
+                "written": len(self.crops) - self.num_missing_crops,
+                "left_out": [crop.crop.tile_id for crop in self.crops if crop.file is None],
+            },
+            "manifest": None if self.manifest is None else str(self.manifest),
+        }
+
+
+def job_of(
+    source: Provider | Path,
+    target: Area | Points | Manifest,
+    out: Path,
+    *,
+    zoom: int | None = None,
+    resolution_m: float | None = None,
+    radius_m: float | None = None,
+    crop_m: float | None = None,
+    crop_px: int | None = None,
+    cell_m: float | None = None,
+    overlap: float = DEFAULT_OVERLAP,
+    on_grid: bool = False,
+    with_mosaic: bool | None = None,
+    **options: Any,
+) -> Job:
+    """The job of imagery for a place.
+
+    An area gets a mosaic, or crops on a grid if a crop's size is given; points, and the stations of
+    a manifest, get a crop each.
+
+    Args:
+        source: A provider or a file.
+        target: An area; or points; or a manifest whose views want satellite imagery.
+        out: Folder of what is made.
+        zoom: Of tiles; or resolution_m.
+        resolution_m: Largest size of a pixel on the ground, either way.
+        radius_m: Around points, half the side of a square.
+        crop_m: Side of a crop on the ground; two of crop_m, crop_px and cell_m say the third, and
+            one of them alone means cells like the imagery's pixels.
+        crop_px: Side in pixels.
+        cell_m: Side of a pixel on the ground.
+        overlap: Of neighbours on a grid.
+        on_grid: A grid over the squares around points, instead of a crop on each.
+        with_mosaic: Join the tiles too; by default where there are no crops.
+        options: Other arguments of Job.
+
+    Raises:
+        ValueError: The arguments do not fit together, or a zoom that the provider does not have.
+    """
+    lat_deg = _middle_lat_deg(target)
+    zoom = _zoom(source, zoom, resolution_m, lat_deg)
+    size = CropSize.of(crop_m, crop_px, cell_m, pixel_m=_pixel_m(source, zoom, lat_deg))
+    frames: dict[str, LocalFrame] = {}
+    crops: list[Crop] = []
+    if isinstance(target, Area):
+        area = target
+        if size is not None:
+            region = gallery.file_name(area.name) or "region"
+            frames, crops = gallery.grid_crops(area, size, overlap=overlap, region=region)
+    else:
+        half_m = radius_m or (size.side_m / 2 if size else 0.0)
+        points, frames, regions = _places(target)
+        area = Area.around(points, half_m)
+        if size is not None and on_grid:
+            for region, frame in frames.items():
+                part = Area.around(points.chosen(regions == region), half_m)
+                crops += gallery.grid_crops(
+                    part, size, overlap=overlap, region=region, frame=frame
+                )[1]
+        elif size is not None:
+            crops = gallery.centred_crops(points, size, frames, regions)
+    if isinstance(source, Provider):
+        tile_plans.require_coverage(source, area)
+    return Job(
+        source,
+        area,
+        Path(out),
+        zoom,
+        crops,
+        frames,
+        None if isinstance(target, Area | Points) else target,
+        with_mosaic=not crops if with_mosaic is None else with_mosaic,
+        **options,
+    )
+
+
+def _places(target: Points | Manifest) -> tuple[Points, dict[str, LocalFrame], np.ndarray]:
+    """Points, frames by region, and the region of each point."""
+    if isinstance(target, Points):
+        return target, *gallery.regions_of(target)
+    return galleries.places_of(target)
+
+
+def _middle_lat_deg(target: Area | Points | Manifest) -> float:
+    if isinstance(target, Area):
+        return target.center[0]
+    return float(_places(target)[0].lat_deg.mean())
+
+
+def _zoom(
+    source: Provider | Path, zoom: int | None, resolution_m: float | None, lat_deg: float
+) -> int | None:
+    if zoom is not None and resolution_m is not None:
+        raise ValueError("A zoom or a resolution, not both: each says the other.")
+    if not isinstance(source, Provider):
+        if resolution_m is not None:
+            raise ValueError(f"{source.name} has the resolution that it has. Say --cell-m instead.")
+        return zoom
+    if resolution_m is not None:
+        return tile_plans.zoom_for_resolution(source, lat_deg, resolution_m)
+    if zoom is None:
+        raise ValueError(
+            f"Which resolution? Give --zoom ({source.min_zoom} to {source.max_zoom}) or "
+            "--resolution in metres per pixel."
+        )
+    return tile_plans.checked_zoom(source, zoom)
+
+
+def _pixel_m(source: Provider | Path, zoom: int | None, lat_deg: float) -> float | None:
+    """The coarser side of a pixel, where that is known without opening files."""
+    if not isinstance(source, Provider) or zoom is None:
+        return None
+    return max(ground_resolution_m(lat_deg, zoom, source.tile_px))
+
+
+def plan(job: Job, *, rate_per_s: float | None = None) -> Plan:
+    """What the job's download takes; nothing is fetched."""
+    provider, zoom = _provider_and_zoom(job)
+    cover = job.cover(zoom, provider.tile_px)
+    return tile_plans.plan(provider, job.area, cover, job.store_path, rate_per_s=rate_per_s)
+
+
+def fetch_tiles(
+    job: Job,
+    *,
+    rate_per_s: float | None = None,
+    has_permission: bool = False,
+    progress: Progress = _silent,
+) -> downloads.DownloadReport:
+    """Fetch the tiles of a job that are not there yet into its store; see downloads.download."""
+    provider, zoom = _provider_and_zoom(job)
+    cover = job.cover(zoom, provider.tile_px)
+    require_permission(provider, cover.num_tiles, has_permission=has_permission)
+    job.out.mkdir(parents=True, exist_ok=True)
+    with (
+        downloads.store_for(provider, job.store_path) as store,
+        downloads.client_for(provider, rate_per_s=rate_per_s) as client,
+    ):
+        return downloads.download(
+            provider,
+            tile_ids(cover),
+            store,
+            client,
+            has_permission=has_permission,
+            progress=progress,
+        )
+
+
+def make_products(
+    job: Job,
+    report: downloads.DownloadReport | None = None,
+    *,
+    tile_progress: Progress = _silent,
+    crop_progress: Progress = _silent,
+) -> Result:
+    """The job's mosaic, crops and manifest, of its tiles or its file; nothing is fetched."""
+    mosaics: list[Mosaic] = []
+    written: list[WrittenCrop] = []
+    with _opened(job) as imagery:
+        if job.with_mosaic:
+            if not isinstance(imagery, TileImagery):
+                raise ValueError(
+                    f"{job.source} is one image already, so there is nothing to join. Ask for "
+                    "crops: --crop-m and --crop-px."
+                )
+            for piece in job.area.pieces:
+                path = job.out / f"{gallery.file_name(piece.name) or 'area'}.tif"
+                cover = piece.cover(imagery.zoom)
+                mosaics.append(write_mosaic(imagery, cover, path, progress=tile_progress))
+        for crop in gallery.write_crops(
+            imagery,
+            job.crops,
+            job.out / CROPS_FOLDER,
+            image_format=job.image_format,
+            min_covered=job.min_covered,
+        ):
+            written.append(crop)
+            crop_progress(1)
+        manifest = _save_manifest(job, written, imagery.origin) if job.crops else None
+    return Result(tuple(mosaics), tuple(written), manifest, report)
+
+
+def wmts_provider(url: str, layer: str | None = None, **facts: Any) -> Provider:
+    """A layer of a WMTS, by the URL of its capabilities document.
+
+    Args:
+        url: Of the document.
+        layer: Its identifier; None where there is only one.
+        facts: Attributes of Provider that replace the document's.
+    """
+    with Client(providers.policy_of(url).rate_per_s) as client:
+        document = client.get(url).body
+    return providers.from_wmts(capabilities.wmts_layer(document, layer, url=url), **facts)
+
+
+def origin_of(provider: Provider) -> Origin:
+    """What must be said of a provider's imagery."""
+    return Origin(
+        provider.name, provider.attribution, provider.terms_url, provider.capture_date or ""
+    )
+
+
+def _provider_and_zoom(job: Job) -> tuple[Provider, int]:
+    if not isinstance(job.source, Provider) or job.zoom is None:
+        raise ValueError(f"Nothing is fetched of {job.source}; it is a file.")
+    return job.source, job.zoom
+
+
+@contextmanager
+def _opened(job: Job) -> Iterator[Imagery]:
+    if isinstance(job.source, Provider):
+        _, zoom = _provider_and_zoom(job)
+        with TileStore(job.store_path) as store:
+            yield TileImagery(store, zoom, origin_of(job.source), job.source.tile_px)
+    elif job.source.suffix.lower() in ARCHIVE_SUFFIXES:
+        with open_archive(
+            job.source, zoom=job.zoom, tile_px=job.tile_px, origin=job.origin
+        ) as archive:
+            yield archive
+    else:
+        yield FileImagery(job.source, job.origin)
+
+
+def _save_manifest(job: Job, written: Sequence[WrittenCrop], origin: Origin) -> Path | None:
+    there = [crop for crop in written if crop.file is not None]
+    if not there:
+        _log.warning("No crop is covered by the imagery, so there is no manifest.")
+        return None
+    crops_folder, folder = job.out / CROPS_FOLDER, job.out / MANIFEST_FOLDER
+    if job.views is None:
+        galleries.save_gallery(there, origin, job.frames, crops_folder, folder, name=job.name)
+    else:
+        galleries.save_with_views(job.views, there, origin, crops_folder, folder)
+    return folder
