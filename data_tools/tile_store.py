@@ -22,8 +22,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from crossview import tiles
 from crossview.errors import ContentError, NoSpaceError, StoreBusyError, StoreError
 from crossview.tiles import TileId
@@ -108,8 +106,8 @@ def _decoded(body: bytes, tile_px: int) -> tuple[str, tuple[int, ...], tuple[int
         with Image.open(io.BytesIO(body), formats=list(FORMATS)) as image:
             # before decoding: a bomb is a file of the wrong size
             if image.size == (tile_px, tile_px):
-                extrema = np.atleast_2d(image.convert("RGBA").getextrema())
-                return str(image.format), tuple(extrema[:, 0]), tuple(extrema[:, 1])
+                low, high = zip(*image.convert("RGBA").getextrema(), strict=True)
+                return str(image.format), low, high
             size = image.size
     except (
         OSError,
@@ -296,8 +294,6 @@ class TileStore:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """All or nothing."""
-        if not self._is_writer:
-            raise StoreError(f"{self.path} was opened to read. Use TileStore.writing.")
         connection = self._connection()
         with self._translated():
             connection.execute("BEGIN IMMEDIATE")
@@ -420,6 +416,10 @@ class TileStore:
 
     # ------------------------------------------------------------ writing
 
+    def _require_writer(self) -> None:
+        if not self._is_writer:
+            raise StoreError(f"{self.path} was opened to read. Use TileStore.writing.")
+
     def put_many(self, images: Iterable[TileImage]) -> None:
         """Store tiles, 256 a commit; one that is there already is replaced.
 
@@ -430,6 +430,7 @@ class TileStore:
         Raises:
             NoSpaceError: The disk is full; the batches before are kept.
         """
+        self._require_writer()
         for batch in _batches(images):
             for image in batch:
                 if image.tile_px != self._tile_px:
@@ -458,12 +459,14 @@ class TileStore:
 
     def put_absent(self, reasons: Mapping[TileId, str]) -> None:
         """Remember tiles that the server does not have, and why: they are not asked for again."""
+        self._require_writer()
         with self._transaction() as connection:
             for tile, reason in reasons.items():
                 _insert_absent(connection, tile, reason)
 
     def forget_absent(self) -> int:
         """Forget what was absent, so that it is asked for again; returns how many tiles."""
+        self._require_writer()
         with self._transaction() as connection:
             return connection.execute("DELETE FROM crossview_absent").rowcount
 

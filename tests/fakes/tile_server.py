@@ -163,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(ConnectionError, BrokenPipeError):
             self._answer(outcome, tile)
 
-    def _answer(self, outcome, tile):  # noqa: C901, PLR0912
+    def _answer(self, outcome, tile):  # noqa: PLR0912
         body = self.tiles.answer(*tile) if outcome not in ("404",) else b""
         etag = f'"{hash(body) & 0xFFFFFFFF:x}"'
         match outcome:
@@ -179,9 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "429 with a date":
                 now_s = time.time()
                 dates = {"Date": formatdate(now_s, usegmt=True)}
-                self._send(
-                    429, b"", **dates, **{"Retry-After": formatdate(now_s, usegmt=True)}
-                )
+                self._send(429, b"", **dates, **{"Retry-After": formatdate(now_s, usegmt=True)})
             case "429 bare":
                 self._send(429, b"slow down")
             case "503 with seconds":
