@@ -102,7 +102,8 @@ def _differences(
         theirs, ours = copy[column], table[column]
         differs = (theirs != ours) & ~(theirs.isna() & ours.isna())
         for i in differs.to_numpy().nonzero()[0]:
-            message = f"{theirs[i]!r}, and the CSV says {ours[i]!r}. Delete this copy."
+            cells = theirs.tolist()[i], ours.tolist()[i]
+            message = f"{cells[0]!r}, and the CSV says {cells[1]!r}. Delete this copy."
             yield Problem(name, first + int(i) + tables.FIRST_ROW, column, message)
 
 
