@@ -37,6 +37,9 @@ PRIOR = PriorRule()
 
 _BLUR_SIGMAS = 4.0
 
+_CELLS_AT_ONCE = 64
+"""Cells that are summed together: they stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -166,26 +169,17 @@ class Sums:
         headings = np.arange(num_headings)
         score = column_sums(evidence, trial.codes, headings, num_headings=num_headings).T
         share = np.float32(model.calibration.votes_share)
-        votes = np.float32(0.0) if trial.votes is None else share * trial.votes
-        taps = np.stack(
-            [_heading_taps(trial.sample.truth, num_headings, s) for s in HEADING_SIGMAS_DEG], axis=1
+        votes = np.zeros_like(score) if trial.votes is None else share * trial.votes
+        reached = np.stack([_reached(trial, mask, sigma_m) for sigma_m in POSITION_SIGMAS_M])
+        with np.errstate(divide="ignore"):
+            log_reached = np.log(reached)
+        log_total = special.logsumexp(
+            _log_mass(score, votes)[:, None] + log_reached, axis=2, keepdims=True
         )
-        reached = [_reached(trial, mask, sigma_m) for sigma_m in POSITION_SIGMAS_M]
-        near = [_near(trial, sigma_m) for sigma_m in POSITION_SIGMAS_M if trial.is_right]
-        log_total, log_truth = np.empty(SHAPE), np.empty(SHAPE)
-        for i, scale in enumerate(SCALES):
-            logit = np.float32(scale) * score + votes
-            peak = float(logit.max())
-            ratio = np.exp(logit - np.float32(peak))
-            by_cell = ratio.sum(axis=1, dtype=float)
-            with np.errstate(divide="ignore"):  # what float32 cannot say is left to the floor
-                for j, shares in enumerate(reached):
-                    log_total[i, j] = np.log(shares @ by_cell) + peak
-                for j, (free, weights) in enumerate(near):
-                    log_truth[i, j] = np.log(weights @ ratio[free] @ taps) + peak
+        log_truth = _log_truth(trial, score, votes) if trial.is_right else None
         return cls(
-            log_total,
-            log_truth if trial.is_right else None,
+            np.broadcast_to(log_total, SHAPE),
+            log_truth,
             evidence.best * np.array(SCALES),
             int(mask.sum()) * num_headings,
             trial.place.cells.cell_m**2 * angles.FULL_TURN_DEG / num_headings,
@@ -206,6 +200,41 @@ class Sums:
             return -np.logaddexp(0.0, here)
         truth = np.logaddexp(log_kept + self.log_truth - unknown, log_share)
         return truth - total - math.log(self.pose_size) - np.logaddexp(0.0, -here)
+
+
+def _log_mass(score: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """Log of the sum over headings of exp(scale * score + votes), (scales, cells)."""
+    log_mass = np.empty((len(SCALES), len(score)))
+    for first in range(0, len(score), _CELLS_AT_ONCE):
+        part = slice(first, first + _CELLS_AT_ONCE)
+        for i, scale in enumerate(SCALES):
+            logit = np.float32(scale) * score[part]
+            logit += votes[part]
+            peak = logit.max(axis=1, keepdims=True)
+            logit -= peak
+            log_mass[i, part] = np.log(np.exp(logit, out=logit).sum(axis=1)) + peak[:, 0]
+    return log_mass
+
+
+def _log_truth(trial: Trial, score: np.ndarray, votes: np.ndarray) -> np.ndarray:
+    """Log of exp(scale * score + votes) at the truth under every blur, as SHAPE says."""
+    near = [_near(trial, sigma_m) for sigma_m in POSITION_SIGMAS_M]
+    # the widest blur takes from all cells that the others take from
+    free = near[-1][0]
+    shares = np.zeros((len(near), len(free)))
+    for own, (cells, weights) in zip(shares, near, strict=True):
+        own[np.searchsorted(free, cells)] = weights
+    num_headings = score.shape[1]
+    taps = np.stack(
+        [_heading_taps(trial.sample.truth, num_headings, s) for s in HEADING_SIGMAS_DEG], axis=1
+    )
+    log_truth = np.empty(SHAPE)
+    for i, scale in enumerate(SCALES):
+        logit = scale * score[free].astype(float) + votes[free]
+        peak = logit.max()
+        with np.errstate(divide="ignore"):  # what float64 cannot say is left to the floor
+            log_truth[i] = np.log(shares @ np.exp(logit - peak) @ taps) + peak
+    return log_truth
 
 
 def _reached(trial: Trial, mask: np.ndarray, sigma_m: float) -> np.ndarray:
