@@ -80,11 +80,21 @@ def read_osm(path: str | Path) -> MapFeatures:
     table = feature_table(features)
     return MapFeatures(
         table,
-        stated_extent or _extent(table),
+        stated_extent or extent_of(table),
         str(path),
         skipped=MappingProxyType(dict(skipped)),
         attribution=_attribution(path),
     )
+
+
+def extent_of(table: geopandas.GeoDataFrame) -> GeoBounds:
+    """The box around all features smaller than 500 m, of files that do not state their extent."""
+    bounds = table.bounds.to_numpy()
+    size_deg = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
+    is_small = size_deg <= max(MAX_EXTENT_FEATURE_DEG, size_deg.min())
+    west, south = bounds[is_small, :2].min(axis=0)
+    east, north = bounds[is_small, 2:].max(axis=0)
+    return GeoBounds(float(west), float(south), float(east), float(north))
 
 
 @dataclass
@@ -223,15 +233,6 @@ def _attribution(path: Path) -> str:
     with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
         is_made_up = reader.header().get("generator") == MADE_UP_GENERATOR
     return "" if is_made_up else ATTRIBUTION
-
-
-def _extent(table: geopandas.GeoDataFrame) -> GeoBounds:
-    bounds = table.bounds.to_numpy()
-    size_deg = np.maximum(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
-    is_small = size_deg <= max(MAX_EXTENT_FEATURE_DEG, size_deg.min())
-    west, south = bounds[is_small, :2].min(axis=0)
-    east, north = bounds[is_small, 2:].max(axis=0)
-    return GeoBounds(float(west), float(south), float(east), float(north))
 
 
 def _area_and_line_features(

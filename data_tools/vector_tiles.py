@@ -107,15 +107,15 @@ def read_vector_tiles(path: str | Path, bounds: GeoBounds | None = None) -> MapF
         feature_table(features),
         archive.extent,
         str(path),
-        surveyed=_surveyed(features),
+        surveyed=occurring_classes(features),
         skipped=MappingProxyType(dict(+skipped)),
         attribution=archive.attribution,
     )
     return whole if bounds is None else whole.within(bounds)
 
 
-def _surveyed(features: Iterable[Feature]) -> frozenset[str]:
-    """Classes that occur and that every legend has."""
+def occurring_classes(features: Iterable[Feature]) -> frozenset[str]:
+    """The classes that some feature has and that every legend knows."""
     occurring = {
         name
         for kind, tags in {(feature.kind, tuple(feature.tags.items())) for feature in features}

@@ -21,7 +21,7 @@ TABLE = """
 4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
-4  data_tools.splits data_tools.importers data_tools.downloads data_tools.areas
+4  data_tools.splits data_tools.importers data_tools.contact_sheets data_tools.gpx_tracks data_tools.photo_services data_tools.downloads data_tools.areas
 4  data_tools.imagery data_tools.mosaics data_tools.crops data_tools.galleries data_tools.tile_plans
 3  nn datasets data_tools.fetch data_tools.providers data_tools.capabilities
 2  data_tools.tile_store
@@ -30,7 +30,7 @@ TABLE = """
 4  data_tools.vector_tiles data_tools.overture
 2  segmenters columns column_model column_evidence column_kernels camera_noise raycast models
 2  birdseye_matcher ground_votes
-2  manifest_schema tables parquet appends gallery pickles console
+2  manifest_schema manifest_summary tables parquet appends gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps statements
 0  errors angles frames grids tiles atomic
@@ -229,7 +229,9 @@ def test_client_sockets_are_opened_in_one_place():
     def clients(name):
         return [other for other in imports_of(name) if is_or_is_below(other, CLIENTS)]
 
-    assert violations(clients, set(MODULES) - {"data_tools.fetch"}) == {}
+    # osmnx is a client of its own, and openstreetmap puts back the resolver that it leaves behind
+    ours = {"data_tools.fetch", "data_tools.openstreetmap"}
+    assert violations(clients, set(MODULES) - ours) == {}
 
 
 def test_every_module_is_named_for_its_topic():

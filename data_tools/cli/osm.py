@@ -1,0 +1,144 @@
+"""`crossview-data osm`: a map of a place, from a file or a server, as a GeoPackage."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from crossview.tiles import GeoBounds
+    from data_tools.openstreetmap import MapExtract
+
+_PLACE = "A place: --box, --around with --radius-m, --area, or --place"
+
+
+@click.command()
+@click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The map, a .gpkg file."
+)
+@click.option("--overwrite", is_flag=True, help="Replace a map that is there.")
+@click.option(
+    "--box",
+    type=float,
+    nargs=4,
+    metavar="WEST SOUTH EAST NORTH",
+    help="Keep what reaches into this box, degrees.",
+)
+@click.option("--around", type=float, nargs=2, metavar="LAT LON", help="Middle of a square.")
+@click.option("--radius-m", type=float, help="Half of the square's side, with --around.")
+@click.option("--area", type=click.Path(path_type=Path), help="Box of the polygons in a GeoJSON.")
+@click.option("--place", help="Box of a named place, found by Nominatim.")
+@click.option("--overpass", is_flag=True, help="Ask an Overpass server instead of reading a file.")
+@click.option("--overpass-url", help="Its address; default, the public server.")
+@click.option("--timeout-s", type=click.IntRange(1), default=180, show_default=True)
+@click.option("--refresh", is_flag=True, help="Ask again where an answer is kept.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(
+    source: Path | None,
+    out: Path,
+    overwrite: bool,
+    box: tuple[float, float, float, float] | None,
+    around: tuple[float, float] | None,
+    radius_m: float | None,
+    area: Path | None,
+    place: str | None,
+    overpass: bool,
+    overpass_url: str | None,
+    timeout_s: int,
+    refresh: bool,
+    as_json: bool,
+) -> None:
+    """Make a map of OpenStreetMap or Overture data that crossview and GIS programs read.
+
+    SOURCE is .osm, .osm.gz, .osm.bz2 or .osm.pbf; vector tiles in .pmtiles; Overture's .parquet,
+    or a folder of them; or a .gpkg that was made here. Prints a summary; exit code 1 if the source
+    covers only a part of the place.
+    """
+    from data_tools import openstreetmap
+
+    overpass = overpass or overpass_url is not None
+    if overpass == (source is not None):
+        raise click.UsageError("Give one source: a file, or --overpass.")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already. Take another name, or --overwrite.")
+    bounds = _bounds(box, around, radius_m, area, place)
+    if source is not None:
+        extract = openstreetmap.read_map(source, bounds)
+    elif bounds is None:
+        raise click.UsageError(f"{_PLACE} is needed with --overpass.")
+    else:
+        url = overpass_url or openstreetmap.PUBLIC_OVERPASS_URL
+        server = openstreetmap.Server(url, timeout_s=timeout_s)
+        extract = openstreetmap.download_map(bounds, server, refresh=refresh)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    extract.write(out)
+    is_complete = bounds is None or extract.features.extent == bounds
+    summary = {**_summary(extract, out), "complete": is_complete}
+    if as_json:
+        click.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        for name, value in summary.items():
+            click.echo(f"{name:<12}{_written(value)}")
+    if not is_complete:
+        raise click.exceptions.Exit(1)
+
+
+def _bounds(
+    box: tuple[float, float, float, float] | None,
+    around: tuple[float, float] | None,
+    radius_m: float | None,
+    area: Path | None,
+    place: str | None,
+) -> GeoBounds | None:
+    """The one place that is named, as a box; None where there is none."""
+    from data_tools import areas, openstreetmap
+
+    if sum(given is not None for given in (box, around, area, place)) > 1:
+        raise click.UsageError(f"{_PLACE}: one of them.")
+    if (around is None) != (radius_m is None):
+        raise click.UsageError("--around and --radius-m belong together.")
+    if box is not None:
+        return areas.Area.of_box(*box).bounds
+    if around is not None and radius_m is not None:
+        points = areas.Points([around[0]], [around[1]], ("",))
+        return areas.Area.around(points, radius_m).bounds
+    if area is not None:
+        return areas.read_area(area).bounds
+    if place is not None:
+        return areas.geocoded_area(place, openstreetmap.geocoder()).bounds
+    return None
+
+
+def _summary(extract: MapExtract, out: Path) -> dict[str, object]:
+    features = extract.features
+    kinds = features.table["kind"].value_counts()
+    return {
+        "map": str(out),
+        "source": features.source,
+        "date": extract.date,
+        "licence": extract.licence,
+        "attribution": features.attribution,
+        "extent": [float(side) for side in features.extent],
+        "areas": int(kinds.get("area", 0)),
+        "buildings": sum(
+            kind == "area" and "building" in tags
+            for kind, tags in zip(features.table["kind"], features.table["tags"], strict=True)
+        ),
+        "lines": int(kinds.get("line", 0)),
+        "points": int(kinds.get("point", 0)),
+        "skipped": dict(features.skipped),
+    }
+
+
+def _written(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{number} {what}" for what, number in value.items()) or "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no, the source ends in the area"
+    if isinstance(value, list):
+        return " ".join(f"{side:.6f}" for side in value)
+    return str(value) or "not known"

@@ -1,0 +1,425 @@
+"""Maps of a place: from files of several formats, or from an Overpass server for small areas."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from xml.sax.saxutils import quoteattr
+
+from crossview import __version__, atomic, geopackages, osm
+from crossview.errors import ContentError, DownloadError, MapError, ProviderDownError, RefusedError
+from crossview.features import MapFeatures, bounds_text
+from crossview.legends import MAP_KEYS
+from crossview.tiles import GeoBounds
+from data_tools import overture, pmtiles, vector_tiles
+from data_tools.areas import Area
+
+if TYPE_CHECKING:
+    import geopandas
+
+PUBLIC_OVERPASS_URL = "https://overpass-api.de/api"
+PUBLIC_NOMINATIM_URL = "https://nominatim.openstreetmap.org/"
+
+MAX_OVERPASS_SQUARE_KM = 25.0
+"""Asked of the public server; extracts are made for more, and are read thirty times faster."""
+
+ODBL = "ODbL-1.0"
+"""Licence of OpenStreetMap, as SPDX names it."""
+
+BUSY_STATUSES = (429, 504)
+"""osmnx waits for 55 s after them and asks again, for ever."""
+
+USER_AGENT = f"crossview/{__version__} (cross-view geo-localization toolkit)"
+
+SUFFIXES = (*osm.SUFFIXES, pmtiles.SUFFIX, *overture.SUFFIXES, geopackages.SUFFIX)
+
+_HEAD_BYTES = 4096
+_DATE_IN_XML = re.compile(rb"(?:osm_base|timestamp)=[\"']([^\"']+)[\"']")
+_FORBIDDEN_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_QUOTED_CHARACTERS = 200
+_ORDER = {"node": 0, "way": 1, "relation": 2}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class MapExtract:
+    """Map features, and what one must know of them.
+
+    Args:
+        features: What the map holds.
+        date: Of the data, ISO 8601 as far as it is known; empty where it is not.
+        licence: Of the data; empty where it is not known.
+    """
+
+    features: MapFeatures
+    date: str
+    licence: str
+
+    def write(self, path: str | Path) -> geopackages.MapFacts:
+        """Write a GeoPackage, which VectorMap.read reads; see geopackages.write_geopackage."""
+        return geopackages.write_geopackage(
+            self.features, path, date=self.date, licence=self.licence
+        )
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where answers of servers are kept: $CROSSVIEW_CACHE, else a folder in the user's cache."""
+    if environ.get("CROSSVIEW_CACHE"):
+        return Path(environ["CROSSVIEW_CACHE"])
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossview"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that osmnx asks, and how patiently.
+
+    Args:
+        url: Its address: of Overpass without /interpreter.
+        folder: Where its answers are kept.
+        timeout_s: It may be silent for this long.
+        attempts: A busy server is asked this often, with 55 s in between.
+    """
+
+    url: str = PUBLIC_OVERPASS_URL
+    folder: Path = field(default_factory=cache_folder)
+    timeout_s: int = 180
+    attempts: int = 3
+
+    @property
+    def host(self) -> str:
+        """Its name, for messages: an address may hold a key."""
+        return urlsplit(self.url).hostname or "the server"
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it is the public one, whose limits are those of everybody."""
+        return self.url.rstrip("/") in (PUBLIC_OVERPASS_URL, PUBLIC_NOMINATIM_URL.rstrip("/"))
+
+
+# ------------------------------------------------------------------ files
+
+
+def read_map(path: str | Path, bounds: GeoBounds | None = None) -> MapExtract:
+    """The map in a file, by its suffix.
+
+    OpenStreetMap (.osm, .osm.gz, .osm.bz2, .pbf), vector tiles (.pmtiles), Overture (.parquet),
+    or a GeoPackage that was made here.
+
+    Args:
+        path: The file.
+        bounds: Keep what reaches into this box; default, everything.
+
+    Raises:
+        MapError: The file is missing, broken, empty or of another format.
+        MapOutsideError: The file does not reach the box.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    date, licence = "", ""
+    if name.endswith(osm.SUFFIXES):
+        features = osm.read_osm(path)
+        date = _date_of_osm(path)
+    elif name.endswith(pmtiles.SUFFIX):
+        features = vector_tiles.read_vector_tiles(path, bounds)
+        date = pmtiles.open_archive(path).date
+    elif name.endswith(overture.SUFFIXES) or path.is_dir():
+        features = overture.read_overture(path, bounds)
+    elif name.endswith(geopackages.SUFFIX):
+        features = geopackages.read_geopackage(path)
+        facts = geopackages.map_facts(path)
+        date, licence = (facts.date, facts.licence) if facts else ("", "")
+    else:
+        raise MapError(f"{path} is no map that is known here. Known are {', '.join(SUFFIXES)}.")
+    if not licence and "OpenStreetMap" in features.attribution:
+        licence = ODBL
+    return MapExtract(_in_box(replace(features, source=path.name), bounds), date, licence)
+
+
+def _in_box(features: MapFeatures, bounds: GeoBounds | None) -> MapFeatures:
+    if bounds is None:
+        return features
+    part = features.within(bounds)
+    if part.extent != tuple(float(side) for side in bounds):
+        _log.warning("%s does not cover the whole area; the map ends where it ends.", part.source)
+    return part
+
+
+def _date_of_osm(path: Path) -> str:
+    """When an OpenStreetMap file was cut, as it says itself; empty where it does not."""
+    import osmium
+
+    with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
+        stated = reader.header().get("timestamp")
+    if stated or path.name.lower().endswith(".pbf"):
+        return str(stated)
+    openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
+    with openers.get(path.suffix.lower(), Path.open)(path, "rb") as file:
+        head = file.read(_HEAD_BYTES).partition(b"<node")[0]
+    found = _DATE_IN_XML.search(head)
+    return found.group(1).decode("ascii", "replace") if found else ""
+
+
+# ------------------------------------------------------------------ servers
+
+
+def download_map(
+    bounds: GeoBounds, server: Server | None = None, *, refresh: bool = False
+) -> MapExtract:
+    """The map of a small box from an Overpass server, through osmnx.
+
+    The answer is kept as an .osm.gz file in the server's folder and read like any other file, so
+    that both sources agree. Multipolygons whose tags are on their ways (as until 2017) are not
+    found by a server, which is asked for tags. osmnx keeps its settings in a module: do not call
+    this from several threads.
+
+    Args:
+        bounds: The box, on one side of the antimeridian.
+        server: Whom to ask; default, the public server.
+        refresh: Ask again where an answer is kept.
+
+    Raises:
+        ValueError: The box is none, or too large for the public server.
+        DownloadError: The server refuses, fails, or does not answer with a map.
+        MapError: Nothing is mapped there.
+    """
+    server = Server() if server is None else server
+    bounds = GeoBounds(*(float(side) for side in bounds))
+    _require_small(bounds, server)
+    key = json.dumps([server.url, *bounds, *sorted(MAP_KEYS)])
+    path = server.folder / "overpass" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.osm.gz"
+    if refresh or not path.is_file():
+        _write_osm(_asked(bounds, server), bounds, path)
+    else:
+        _log.info("The map that %s gave before, %s.", server.host, path)
+    extract = read_map(path, bounds)
+    source = f"Overpass server {server.host}"
+    return replace(extract, features=replace(extract.features, source=source))
+
+
+def geocoder(server: Server | None = None) -> Callable[[str], geopandas.GeoDataFrame]:
+    """From the name of a place to its outline, by Nominatim through osmnx.
+
+    Raises (when it is called):
+        DownloadError: The server refuses or fails.
+    """
+    server = Server(PUBLIC_NOMINATIM_URL) if server is None else server
+
+    def geocode(place: str) -> geopandas.GeoDataFrame:
+        import geopandas
+
+        with _osmnx(server, _Answers(server), nominatim_url=server.url, use_cache=True) as osmnx:
+            try:
+                return osmnx.geocode_to_gdf(place)
+            except TypeError:  # what it finds is not an area
+                return osmnx.geocode_to_gdf(place, which_result=1)
+            except ValueError as error:
+                _log.debug("osmnx: %s", error)
+                return geopandas.GeoDataFrame(geometry=[], crs="EPSG:4326")
+
+    return geocode
+
+
+def _require_small(bounds: GeoBounds, server: Server) -> None:
+    if bounds.west > bounds.east:
+        raise ValueError("Maps across the antimeridian are not supported: take one side of it.")
+    square_km = Area.of_box(*bounds).square_km
+    if server.is_public and square_km > MAX_OVERPASS_SQUARE_KM:
+        raise ValueError(
+            f"The area has {square_km:,.0f} square kilometres, and up to "
+            f"{MAX_OVERPASS_SQUARE_KM:g} are asked of the public server. Download an extract of "
+            "the region (.osm.pbf) and give that file, or name a server of your own "
+            "(--overpass-url)."
+        )
+
+
+def _asked(bounds: GeoBounds, server: Server) -> list[dict[str, Any]]:
+    """All answers of an Overpass server."""
+    answers = _Answers(server)
+    settings = {
+        "overpass_url": server.url,
+        # a server without a limit would make osmnx wait for ever
+        "overpass_rate_limit": server.is_public,
+        "use_cache": False,
+        "cache_only_mode": True,
+    }
+    with (
+        _osmnx(server, answers, **settings) as osmnx,
+        # with which osmnx ends when everything is there
+        contextlib.suppress(InterruptedError),
+    ):
+        osmnx.features_from_bbox(tuple(bounds), tags=dict.fromkeys(sorted(MAP_KEYS), True))
+    return answers.contents
+
+
+class _Answers:
+    """Looks at every answer that osmnx gets: it would wait for ever, or take a part for the whole.
+
+    Args:
+        server: Who answers.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.contents: list[Any] = []
+        self.num_busy = 0
+
+    def __call__(self, response: Any, *_: Any, **__: Any) -> None:
+        """What `requests` calls; errors pass through osmnx."""
+        if response.is_redirect or response.url.endswith("/status"):
+            return
+        host, status = self.server.host, response.status_code
+        said = _plain(response)
+        if status in BUSY_STATUSES:
+            self.num_busy += 1
+            if self.num_busy >= self.server.attempts:
+                raise ProviderDownError(
+                    f"{host} is busy (HTTP {status}{said}), after {self.num_busy} attempts. Try "
+                    "later, ask for a smaller area, or give a file."
+                )
+            _log.warning("%s is busy (HTTP %s); asking again in 55 s.", host, status)
+            return
+        if status >= 500 and status != 509:
+            raise ProviderDownError(f"{host} fails (HTTP {status}{said}). Try later.")
+        if status == 400:
+            raise ContentError(f"{host} does not understand the question (HTTP 400{said}).")
+        if not response.ok:
+            # 509: bandwidth limit exceeded
+            raise RefusedError(
+                f"{host} refuses (HTTP {status}{said}). Wait a day, give a file, or name another "
+                "server."
+            )
+        self.contents.append(self._content(response, said))
+
+    def _content(self, response: Any, said: str) -> Any:
+        host = self.server.host
+        try:
+            content = response.json()
+        except ValueError as error:
+            raise ContentError(
+                f"{host} answered with something that is not JSON{said}. Is the address right?"
+            ) from error
+        remark = str(content.get("remark", "")) if isinstance(content, dict) else ""
+        if "error" in remark:
+            # the elements that it has sent are not all
+            raise ContentError(
+                f"{host} gave up: {_shortened(remark)}. Ask for a smaller area, or give a file."
+            )
+        return content
+
+
+def _plain(response: Any) -> str:
+    """What an answer that is not data says, without its HTML, to be put behind a status."""
+    if "json" in response.headers.get("Content-Type", ""):
+        return ""
+    text = re.sub(r"(?s)<(head|style|script)\b.*?</\1>|<[^>]*>", " ", response.text)
+    return f": {_shortened(text)}" if text.strip() else ""
+
+
+def _shortened(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _QUOTED_CHARACTERS else words[:_QUOTED_CHARACTERS] + "..."
+
+
+@contextlib.contextmanager
+def _osmnx(server: Server, answers: _Answers, **settings: Any) -> Iterator[Any]:
+    """Osmnx with settings of ours; afterwards they, and the resolver, are as they were."""
+    import osmnx
+
+    wanted = {
+        "cache_folder": str(server.folder / "osmnx"),
+        "doh_url_template": None,
+        "http_user_agent": USER_AGENT,
+        "requests_kwargs": {"hooks": {"response": answers}},
+        "requests_timeout": server.timeout_s,
+        **settings,
+    }
+    before = {name: getattr(osmnx.settings, name) for name in wanted}
+    resolver = socket.getaddrinfo
+    try:
+        for name, value in wanted.items():
+            setattr(osmnx.settings, name, value)
+        yield osmnx
+    except DownloadError:
+        raise
+    except OSError as error:  # all that requests raises
+        kind = "takes too long" if "imeout" in type(error).__name__ else "cannot be reached"
+        raise ProviderDownError(
+            f"{server.host} {kind} ({type(error).__name__}). Check the address and the network, or "
+            "give a file."
+        ) from error
+    except ValueError as error:
+        raise ContentError(
+            f"{server.host} did not answer with OpenStreetMap data ({_shortened(str(error))}). Is "
+            "the address right?"
+        ) from error
+    finally:
+        # osmnx pins the host to one address, for every other client too
+        socket.getaddrinfo = resolver
+        for name, value in before.items():
+            setattr(osmnx.settings, name, value)
+
+
+def _write_osm(answers: Sequence[Any], bounds: GeoBounds, path: Path) -> None:
+    """Answers of Overpass as one OpenStreetMap file."""
+    elements: dict[tuple[int, int], Mapping[str, Any]] = {}
+    dates = []
+    try:
+        for answer in answers:
+            dates.append(str(answer.get("osm3s", {}).get("timestamp_osm_base", "")))
+            for element in answer["elements"]:
+                elements[_ORDER[element["type"]], element["id"]] = element
+        lines = [_element(elements[key]) for key in sorted(elements)]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ContentError(
+            f"The answer is not OpenStreetMap data (no {error}). Is the address that of an "
+            "Overpass server?"
+        ) from error
+    if not elements:
+        raise MapError(f"Nothing is mapped in {bounds_text(bounds)}.")
+    west, south, east, north = bounds
+    head = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n<osm version="0.6" generator="crossview">\n'
+        f"<meta osm_base={quoteattr(min(dates, default=''))}/>\n"
+        f'<bounds minlat="{south!r}" minlon="{west!r}" maxlat="{north!r}" maxlon="{east!r}"/>\n'
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        atomic.replacing(path) as temporary,
+        gzip.open(temporary, "wt", encoding="utf-8") as file,
+    ):
+        file.write(head)
+        file.writelines(lines)
+        file.write("</osm>\n")
+
+
+def _element(element: Mapping[str, Any]) -> str:
+    """A node, way or relation of Overpass's JSON as a line of XML."""
+    kind = element["type"]
+    place = f' lat="{element["lat"]:.7f}" lon="{element["lon"]:.7f}"' if kind == "node" else ""
+    parts = [f'<nd ref="{ref:d}"/>' for ref in element.get("nodes", ())]
+    parts += [
+        f'<member type={quoteattr(m["type"])} ref="{m["ref"]:d}" role={_attribute(m["role"])}/>'
+        for m in element.get("members", ())
+    ]
+    parts += [
+        f"<tag k={_attribute(key)} v={_attribute(value)}/>"
+        for key, value in element.get("tags", {}).items()
+    ]
+    return f'<{kind} id="{element["id"]:d}" version="1"{place}>{"".join(parts)}</{kind}>\n'
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_FORBIDDEN_IN_XML.sub("", text))
