@@ -296,7 +296,6 @@ def write_crops(
             f"image_format is {image_format!r}; expected {' or '.join(IMAGE_FORMATS)}."
         )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
 
     def write(crop: Crop) -> WrittenCrop:
         tile = imagery.on(crop.grid)
@@ -313,6 +312,7 @@ def write_crops(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         waiting = iter(crops)
         while batch := list(itertools.islice(waiting, _BATCH)):
+            folder.mkdir(parents=True, exist_ok=True)
             yield from pool.map(write, batch)
 
 

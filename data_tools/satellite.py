@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,10 @@ Progress = Callable[[int], None]
 
 def _silent(_: int) -> None:
     return None
+
+
+def _no_bar(total: int, unit: str) -> AbstractContextManager[Progress]:  # noqa: ARG001
+    return nullcontext(_silent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,10 +317,15 @@ def make_products(
     job: Job,
     report: downloads.DownloadReport | None = None,
     *,
-    tile_progress: Progress = _silent,
-    crop_progress: Progress = _silent,
+    bar: Callable[[int, str], AbstractContextManager[Progress]] = _no_bar,
 ) -> Result:
-    """The job's mosaic, crops and manifest, of its tiles or its file; nothing is fetched."""
+    """The job's mosaic, crops and manifest, of its tiles or its file; nothing is fetched.
+
+    Args:
+        job: What to make.
+        report: Of the download before.
+        bar: From a total and a unit to what is called with the number of units done since.
+    """
     mosaics: list[Mosaic] = []
     written: list[WrittenCrop] = []
     with _opened(job) as imagery:
@@ -329,16 +338,18 @@ def make_products(
             for piece in job.area.pieces:
                 path = job.out / f"{gallery.file_name(piece.name) or 'area'}.tif"
                 cover = piece.cover(imagery.zoom)
-                mosaics.append(write_mosaic(imagery, cover, path, progress=tile_progress))
-        for crop in gallery.write_crops(
-            imagery,
-            job.crops,
-            job.out / CROPS_FOLDER,
-            image_format=job.image_format,
-            min_covered=job.min_covered,
-        ):
-            written.append(crop)
-            crop_progress(1)
+                with bar(cover.num_tiles, "tile") as progress:
+                    mosaics.append(write_mosaic(imagery, cover, path, progress=progress))
+        with bar(len(job.crops), "crop") as progress:
+            for crop in gallery.write_crops(
+                imagery,
+                job.crops,
+                job.out / CROPS_FOLDER,
+                image_format=job.image_format,
+                min_covered=job.min_covered,
+            ):
+                written.append(crop)
+                progress(1)
         manifest = _save_manifest(job, written, imagery.origin) if job.crops else None
     return Result(tuple(mosaics), tuple(written), manifest, report)
 

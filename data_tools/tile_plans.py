@@ -92,6 +92,7 @@ class Plan:
         provider: Its name.
         zoom: Of the tiles.
         lat_deg: Of the middle, where the resolution is told.
+        lon_deg: Of the middle.
         east_west_m: Ground size of a pixel.
         north_south_m: The other way; Web Mercator's pixels are not square on the ellipsoid.
         square_km: Of the area.
@@ -105,6 +106,7 @@ class Plan:
     provider: str
     zoom: int
     lat_deg: float
+    lon_deg: float
     east_west_m: float
     north_south_m: float
     square_km: float
@@ -121,10 +123,13 @@ class Plan:
 
     def sentences(self) -> str:
         """The plan in words."""
-        south = "S" if self.lat_deg < 0 else "N"
+        place = (
+            f"{abs(self.lat_deg):.3f} {'NS'[self.lat_deg < 0]}, "
+            f"{abs(self.lon_deg):.3f} {'EW'[self.lon_deg < 0]}"
+        )
         return (
             f"{self.provider}, zoom {self.zoom}: a pixel is {self.east_west_m:.4f} m east-west and "
-            f"{self.north_south_m:.4f} m north-south at {abs(self.lat_deg):.3f} {south}.\n"
+            f"{self.north_south_m:.4f} m north-south around {place}.\n"
             f"{self.square_km:,.2f} square km: {self.num_tiles:,} tiles, {self.num_stored:,} there "
             f"already, {self.num_missing:,} to fetch: about {_size(self.megabytes)} and "
             f"{_duration(self.minutes)} at {self.rate_per_s:g} a second."
@@ -173,13 +178,14 @@ def plan(
             num_stored = cover.num_tiles - len(store.missing(tile_ids(cover)))
             if len(store):
                 tile_bytes = store_path.stat().st_size / len(store)
-    lat_deg = area.center[0]
+    lat_deg, lon_deg = area.center
     num_missing = cover.num_tiles - num_stored
     rate_per_s = rate_per_s or provider.policy.rate_per_s
     return Plan(
         provider.name,
         cover.zoom,
         lat_deg,
+        lon_deg,
         *ground_resolution_m(lat_deg, cover.zoom, provider.tile_px),
         area.square_km,
         cover.num_tiles,

@@ -44,6 +44,7 @@ _log = logging.getLogger(__name__)
 @click.option("--wmts", help="URL of a WMTS' capabilities.")
 @click.option("--wms", help="URL of a WMS.")
 @click.option("--layer", help="Of the WMTS or WMS.")
+@click.option("--wms-format", default="image/jpeg", show_default=True, help="image/png: lossless.")
 @click.option("--file", type=_FILE, help="GeoTIFF, COG, VRT, MBTiles or PMTiles.")
 @click.option("--zoom", type=int, help="Of the tiles.")
 @click.option("--resolution", type=float, help="Or: metres per pixel, at most.")
@@ -104,8 +105,7 @@ def command(
             )
     elif dry_run:
         raise click.UsageError(f"Nothing is fetched of {job.source.name}, so --dry-run is idle.")
-    with _bar(len(job.crops), "crop") as progress:
-        result = satellite.make_products(job, report, crop_progress=progress)
+    result = satellite.make_products(job, report, bar=_bar)
     _echo(result, as_json=as_json)
     if not result.is_complete:
         raise click.exceptions.Exit(1)
@@ -167,7 +167,7 @@ def _source(options: dict[str, Any]) -> Provider | Path:
     value = options[chosen]
     if chosen == "file":
         return Path(value)
-    names = {"attribution": "attribution", "max_zoom": "max_zoom", "tile_px": "tile_px"}
+    names = ("attribution", "max_zoom", "tile_px")
     facts = {name: options[name] for name in names if options[name] is not None}
     if options["date"] is not None:
         facts["capture_date"] = options["date"]
@@ -176,7 +176,9 @@ def _source(options: dict[str, Any]) -> Provider | Path:
     if chosen == "wms":
         if not options["layer"]:
             raise click.UsageError("A WMS needs --layer: names, separated by commas.")
-        return providers.from_wms(value, options["layer"], **facts)
+        return providers.from_wms(
+            value, options["layer"], image_format=options["wms_format"], **facts
+        )
     if chosen == "url":
         return providers.from_template(value, **facts)
     return providers.from_catalogue(value or providers.DEFAULT, **facts)

@@ -94,3 +94,28 @@ def _wait(url, process, *, seconds=60):
                 answer.read()
             return
     raise RuntimeError(f"No answer from {url} within {seconds} s.")
+
+
+MAPPROXY_CONFIGURATION = """
+services:
+  wmts: {{restful: true, kvp: true}}
+  wms: {{srs: ['EPSG:3857'], md: {{title: made up}}}}
+layers:
+  - {{name: aerial, title: Aerial imagery, sources: [tiles]}}
+caches:
+  tiles: {{grids: [mercator], sources: [titiler], format: image/png, disable_storage: true}}
+grids:
+  mercator: {{base: GLOBAL_WEBMERCATOR}}
+sources:
+  titiler: {{type: tile, grid: mercator, url: "{url}"}}
+globals:
+  image: {{paletted: false, resampling_method: nearest}}
+  cache: {{base_dir: {folder}, lock_dir: {folder}}}
+"""
+
+
+def write_mapproxy_configuration(path, template):
+    """A MapProxy in front of another server's XYZ tiles, lossless; returns its path."""
+    url = template.replace("{z}", "%(z)s").replace("{x}", "%(x)s").replace("{y}", "%(y)s")
+    path.write_text(MAPPROXY_CONFIGURATION.format(url=url, folder=path.parent / "cache"))
+    return path

@@ -1,0 +1,398 @@
+"""Satellite imagery end to end, from real servers on loopback: TiTiler, and MapProxy before it."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from click.testing import CliRunner
+from fakes import pyramids, real_tile_servers
+from PIL import Image
+from pytest import approx
+
+from crossview import rasters, tiles
+from crossview.errors import MapError
+from crossview.manifest import Manifest
+from data_tools import providers, satellite, tile_plans
+from data_tools.areas import Area, Points
+from data_tools.cli import main
+
+ZOOM, LEFT, TOP = 18, 41_400, 89_600
+COLUMNS, ROWS = 6, 5
+"""Tiles of the GeoTIFF that the servers show, whose pixels are those of the zoom."""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A GeoTIFF on the tiles' own pixels: every tile is a window of it."""
+    tile_m = pyramids.WORLD_M / 2**ZOOM
+    pixels = np.concatenate(
+        [
+            np.concatenate(
+                [pyramids.position_tile((ZOOM, LEFT + i, TOP + j)) for i in range(COLUMNS)], axis=1
+            )
+            for j in range(ROWS)
+        ]
+    )
+    path = tmp_path_factory.mktemp("source") / "aerial.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=3, dtype="uint8", height=256 * ROWS, width=256 * COLUMNS,
+        crs="EPSG:3857", tiled=True, photometric="RGB",
+        transform=Affine(
+            tile_m / 256, 0, LEFT * tile_m - pyramids.WORLD_M / 2,
+            0, -tile_m / 256, pyramids.WORLD_M / 2 - TOP * tile_m,
+        ),
+    ) as target:  # fmt: skip
+        target.write(np.moveaxis(pixels, -1, 0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def titiler():
+    with real_tile_servers.titiler() as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def template(titiler, source):
+    return real_tile_servers.titiler_template(titiler, source)
+
+
+@pytest.fixture(scope="module")
+def mapproxy(template, tmp_path_factory):
+    path = tmp_path_factory.mktemp("mapproxy") / "mapproxy.yaml"
+    real_tile_servers.write_mapproxy_configuration(path, template)
+    with real_tile_servers.mapproxy(path) as base:
+        yield base
+
+
+def inner_box(columns=4, rows=3):
+    """Degrees of some tiles of the source, its border left out."""
+    box = tiles.bounds(np.array([LEFT + 1, LEFT + columns]), np.array([TOP + 1, TOP + rows]), ZOOM)
+    return box.west[0], box.south[1], box.east[1], box.north[0]
+
+
+def middle():
+    west, south, east, north = inner_box()
+    return (south + north) / 2, (west + east) / 2
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["satellite", *(str(argument) for argument in arguments)])
+
+
+def read_window(path, bounds):
+    """Pixels of a raster within bounds of its own system, (3, rows, cols)."""
+    with rasterio.open(path) as dataset:
+        window = rasterio.windows.from_bounds(*bounds, dataset.transform)
+        assert [window.col_off, window.row_off] == approx(
+            [round(window.col_off), round(window.row_off)], abs=0.01
+        )
+        return dataset.read([1, 2, 3], window=window.round_offsets().round_lengths())
+
+
+# ---------------------------------------------------------------- a mosaic
+
+
+def assert_is_the_source(mosaic, source):
+    with rasterio.open(mosaic) as dataset:
+        assert dataset.shape == (3 * 256, 4 * 256)
+        assert (dataset.read(4) == 255).all()
+        mine, bounds = dataset.read([1, 2, 3]), dataset.bounds
+    assert (mine == read_window(source, bounds)).all()
+
+
+def test_xyz_tiles_become_a_mosaic_that_is_bit_exact_and_in_place(tmp_path, source, template):
+    result = run("--box", *inner_box(), "--url", template, "--zoom", ZOOM, "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path / 'o' / 'box.tif'}\n"
+    assert "12 tiles fetched" in result.stderr
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"box.tif", "tiles.mbtiles"}
+    assert_is_the_source(tmp_path / "o" / "box.tif", source)
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        ("--wmts", "/wmts/1.0.0/WMTSCapabilities.xml", "--layer", "aerial"),
+        ("--wmts", "/service?SERVICE=WMTS&REQUEST=GetCapabilities&VERSION=1.0.0"),
+        ("--wms", "/service?", "--layer", "aerial", "--wms-format", "image/png"),
+    ],
+    ids=["wmts restful", "wmts only layer", "wms"],
+)
+def test_other_services_of_a_real_server_give_the_same_pixels(tmp_path, source, mapproxy, service):
+    kind, path, *options = service
+    out = tmp_path / "o"
+    result = run(
+        "--box", *inner_box(), kind, mapproxy + path, *options, "--zoom", ZOOM, "--out", out
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert_is_the_source(out / "box.tif", source)
+
+
+def test_a_second_run_fetches_nothing(tmp_path, template):
+    command = ("--box", *inner_box(), "--url", template, "--zoom", ZOOM, "--out", tmp_path / "o")
+    run(*command)
+    result = run(*command, "--json")
+    assert result.exit_code == 0, result.output
+    tiles_of = json.loads(result.stdout)["tiles"]
+    assert (tiles_of["stored"], tiles_of["already"], tiles_of["bytes"]) == (0, 12, 0)
+
+
+def test_missing_tiles_are_exit_code_1_and_named(tmp_path, template):
+    west, south, east, north = inner_box()
+    box = (west - 0.01, south, east, north)  # TiTiler says 404 outside of its file
+    result = run(
+        "--box", *box, "--url", template, "--zoom", ZOOM, "--out", tmp_path / "o", "--json"
+    )
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    assert not answer["complete"]
+    assert answer["tiles"]["absent"] == answer["mosaics"][0]["num_missing"] > 0
+    assert "Something is missing" in result.stderr
+
+
+def test_a_dry_run_says_what_it_takes_and_makes_nothing(tmp_path, template):
+    out = tmp_path / "o"
+    command = ("--box", *inner_box(), "--url", template, "--zoom", ZOOM, "--out", out)
+    result = run(*command, "--dry-run", "--json", "--rate", "2")
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert (plan["num_tiles"], plan["num_stored"]) == (12, 0)
+    assert plan["minutes"] == approx(12 / 2 / 60)
+    assert plan["megabytes"] == approx(12 * 0.019)
+    assert not out.exists()
+    run(*command)
+    result = run(*command, "--dry-run")
+    assert "12 tiles, 12 there already, 0 to fetch" in result.stdout
+
+
+# ---------------------------------------------------------------- crops
+
+
+def write_points(path, *places):
+    rows = "".join(f"p{i},{lat},{lon}\n" for i, (lat, lon) in enumerate(places))
+    path.write_text("name,lat,lon\n" + rows)
+    return path
+
+
+def test_points_become_crops_in_true_metres_with_a_manifest(tmp_path, template):
+    lat_deg, lon_deg = middle()
+    csv = write_points(tmp_path / "p.csv", (lat_deg, lon_deg), (lat_deg + 2e-4, lon_deg))
+    out = tmp_path / "o"
+    result = run(
+        "--points", csv, "--url", template, "--zoom", ZOOM, "--crop-m", 60, "--crop-px", 150,
+        "--attribution", "made up", "--date", "2021-07-01", "--out", out, "--name", "gallery",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{out / 'manifest'}\n"
+    manifest = Manifest.load(out / "manifest")
+    assert (manifest.name, manifest.attribution) == ("gallery", "made up")
+    row = manifest.tiles.iloc[0]
+    assert (row["tile_id"], row["cell_m"], row["date"]) == ("p0", 0.4, "2021-07-01")
+    assert (row["lat_deg"], row["lon_deg"]) == approx((lat_deg, lon_deg), abs=1e-9)
+    assert row["provider"] == "127.0.0.1"
+    with Image.open(manifest.image_folder / row["image"]) as image:
+        crop = np.asarray(image).astype(float)
+    # the middle of the crop shows the colour of its place
+    expected = pyramids.position_colors(np.array(lat_deg), np.array(lon_deg))
+    assert np.abs(crop[74:76, 74:76].mean(axis=(0, 1)) - expected).max() < 3
+    # the key of a provider would be in a URL, and no URL is in what is handed on
+    for path in (out / "manifest").iterdir():
+        assert "http" not in path.read_text()
+
+
+def test_an_area_becomes_crops_on_a_grid(tmp_path, template):
+    west, south, east, north = inner_box()
+    box = (west + 1e-3, south + 1e-3, east - 1e-3, north - 7e-4)
+    result = run(
+        "--box", *box, "--url", template, "--resolution", 0.6, "--crop-m", 40, "--overlap", 0.5,
+        "--image-format", "jpg", "--out", tmp_path / "o", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    manifest = Manifest.load(answer["manifest"])
+    assert len(manifest.tiles) == answer["crops"]["written"] > 10
+    assert (manifest.tiles["cell_m"] * 102).round(6).nunique() == 1
+    assert answer["mosaics"] == []
+
+
+def test_views_of_a_manifest_get_crops_and_pairs(tmp_path, template):
+    lat_deg, lon_deg = middle()
+    (tmp_path / "photos").mkdir()
+    camera = {
+        "camera_id": "c", "model": "pinhole", "width_px": 8, "height_px": 6, "fx": 4.0, "fy": 4.0,
+        "cx": 4.0, "cy": 3.0,
+    }  # fmt: skip
+    views = []
+    for i, north_deg in enumerate((0.0, 1e-4, 5e-4)):
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+        views.append(
+            {"view_id": f"v{i}", "region": "town", "order": i, "kind": "photo", "camera_id": "c",
+             "image": f"{i}.png", "lat_deg": lat_deg + north_deg, "lon_deg": lon_deg}
+        )  # fmt: skip
+    Manifest.from_rows(
+        name="drive", licence="CC0-1.0", attribution="me", image_root=tmp_path / "photos",
+        regions=[{"name": "town", "lat_deg": lat_deg, "lon_deg": lon_deg}],
+        cameras=[camera], views=views,
+    ).save(tmp_path / "drive")  # fmt: skip
+    result = run(
+        "--views", tmp_path / "drive", "--url", template, "--zoom", ZOOM, "--crop-m", 60,
+        "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    manifest = Manifest.load(tmp_path / "o" / "manifest")
+    assert manifest.photo("v1").image.shape == (6, 8, 3)
+    # 11 m apart: in the middle half of each other's 60 m; 44 m and 56 m: not in the crop
+    pairs = {tuple(pair) for pair in manifest.pairs.itertuples(index=False)}
+    assert pairs == {
+        ("v0", "v0", "positive"), ("v0", "v1", "positive"),
+        ("v1", "v0", "positive"), ("v1", "v1", "positive"),
+        ("v2", "v2", "positive"),
+    }  # fmt: skip
+    assert [problem for found in manifest.file_problems() for problem in found] == []
+
+
+def test_crops_of_a_local_file_and_of_a_store_agree(tmp_path, source, template):
+    csv = write_points(tmp_path / "p.csv", middle())
+    size = ("--crop-m", 60, "--crop-px", 150)
+    run("--points", csv, "--url", template, "--zoom", ZOOM, *size, "--out", tmp_path / "online")
+    for name, file in (("tif", source), ("mbtiles", tmp_path / "online" / "tiles.mbtiles")):
+        result = run("--points", csv, "--file", file, *size, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    crops = [
+        np.asarray(Image.open(tmp_path / folder / "crops" / "p0.png")).astype(float)
+        for folder in ("online", "tif", "mbtiles")
+    ]
+    assert (crops[0] == crops[2]).all()
+    assert np.abs(crops[0] - crops[1]).max() <= 1
+
+
+def test_crops_beyond_the_imagery_are_left_out_and_exit_code_1(tmp_path, source):
+    lat_deg, lon_deg = middle()
+    csv = write_points(tmp_path / "p.csv", (lat_deg, lon_deg), (lat_deg, lon_deg + 0.1))
+    result = run(
+        "--points", csv, "--file", source, "--crop-m", 30, "--crop-px", 30, "--out", tmp_path / "o",
+        "--json",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["crops"] == {"written": 1, "left_out": ["p1"]}
+
+
+def test_vancouver_crops_lie_where_the_aerial_photo_does(tmp_path, titiler, data_dir):
+    aerial = data_dir / "aerial" / "vancouver_1m.tif"
+    places = [(49.2720, -123.0790), (49.2715, -123.0775)]
+    csv = write_points(tmp_path / "p.csv", *places)
+    template = real_tile_servers.titiler_template(titiler, aerial) + "&resampling=bilinear"
+    result = run(
+        "--points", csv, "--url", template, "--zoom", 18, "--crop-m", 100, "--crop-px", 200,
+        "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    manifest = Manifest.load(tmp_path / "o" / "manifest")
+    job = satellite.job_of(aerial, Points(*np.array(places).T, ("p0", "p1")), tmp_path,
+                           crop_m=100, crop_px=200)  # fmt: skip
+    for crop, image in zip(job.crops, manifest.tiles["image"], strict=True):
+        mine = np.asarray(Image.open(manifest.image_folder / image)).astype(float).mean(axis=-1)
+        there = rasters.read_geotiff(aerial, crop.grid).rgb.astype(float).mean(axis=-1)
+        spectrum = np.fft.fft2(mine - mine.mean()) * np.conj(np.fft.fft2(there - there.mean()))
+        peak = np.fft.ifft2(spectrum).real.argmax()
+        assert np.unravel_index(peak, mine.shape) == (0, 0)
+        assert np.corrcoef(mine.ravel(), there.ravel())[0, 1] > 0.95
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def assert_refused(message, *arguments):
+    result = run(*arguments)
+    assert result.exit_code in (1, 2)
+    assert result.stdout == ""
+    assert message in " ".join(result.stderr.split())
+
+
+URL = "http://127.0.0.1:9/{z}/{x}/{y}.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--box", 49.27, -123.14, 49.29, -123.10, "--zoom", 18), "seem to be swapped"),
+        (("--box", 8, 50, 8, 50.1, "--zoom", 18), "has no area"),
+        (("--box", 10, 84, 11, 86, "--zoom", 12), "Web Mercator end at 85.0511"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 25), "has the zooms 0 to 19, not 25"),
+        (("--box", 8, 50, 8.1, 50.1, "--resolution", 0.01), "0.01 m is finer. Take --zoom 19"),
+        (("--box", 8, 50, 8.1, 50.1), "Give --zoom (0 to 19) or --resolution"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--resolution", 1), "not both"),
+        (("--box", 8, 50, 8.1, 50.1, "--place", "X", "--zoom", 18), "Give one of --box"),
+        (("--zoom", 18), "Give one of --box"),
+        (("--box", 8, 50, 8.4, 50.3, "--zoom", 19), "say --yes"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, arguments, message):
+    assert_refused(message, *arguments, "--url", URL, "--out", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_million_square_kilometres_are_refused_with_the_estimate(tmp_path):
+    france = ("--box", -5, 42, 8, 51, "--zoom", 19, "--url", URL, "--out", tmp_path / "o", "--yes")
+    result = run(*france)
+    assert result.exit_code == 1
+    assert re.search(
+        r"Error: [\d,]{7,9} square km at zoom 19 are [\d,]{11} tiles, about [\d.]+ TB and "
+        r"[\d.]+ days at 200 tiles a second\. That is more than 20,000,000",
+        result.stderr,
+    )
+    dry = run(*france, "--dry-run", "--json")
+    assert json.loads(dry.stdout)["num_tiles"] > 3e8
+
+
+def test_an_unknown_host_is_refused_above_1000_tiles_without_permission(tmp_path):
+    url = "https://tiles.example.org/{z}/{x}/{y}.png"
+    box = ("--box", 8, 50, 8.1, 50.05, "--zoom", 18, "--url", url, "--out", tmp_path / "o")
+    assert_refused("--i-have-permission", *box)
+    assert not (tmp_path / "o").exists()
+
+
+# ---------------------------------------------------------------- plans
+
+
+def provider(**facts):
+    return providers.from_template(URL, name="made up", **({"max_zoom": 20} | facts))
+
+
+def test_the_zoom_for_a_resolution_is_the_coarsest_that_is_fine_enough():
+    for lat_deg in (0.0, -35.3, 60.0):
+        zoom = tile_plans.zoom_for_resolution(provider(), lat_deg, 0.5)
+        assert max(tile_plans.ground_resolution_m(lat_deg, zoom)) <= 0.5
+        assert max(tile_plans.ground_resolution_m(lat_deg, zoom - 1)) > 0.5
+
+
+def test_larger_tiles_have_finer_pixels():
+    assert tile_plans.ground_resolution_m(50.0, 17, 512) == approx(
+        tile_plans.ground_resolution_m(50.0, 18, 256)
+    )
+
+
+def test_the_resolution_is_told_for_both_axes(tmp_path):
+    canberra = Area.of_box(149.12, -35.29, 149.14, -35.27)
+    job = satellite.job_of(provider(), canberra, tmp_path, zoom=20)
+    plan = satellite.plan(job)
+    # E 5.4: the sphere's 156543 cos(lat) / 2**zoom is 0.112 % and -0.336 % off
+    sphere_m = 2 * math.pi * 6378137 / 256 / 2**20 * math.cos(math.radians(35.28))
+    assert plan.east_west_m / sphere_m - 1 == approx(0.00112, abs=2e-5)
+    assert plan.north_south_m / sphere_m - 1 == approx(-0.00336, abs=2e-5)
+    assert f"{plan.east_west_m:.4f} m east-west" in plan.sentences()
+    assert "around 35.280 S, 149.130 E" in plan.sentences()
+
+
+def test_an_area_outside_of_the_provider_is_refused_and_swapped_axes_are_said():
+    netherlands = provider(bounds=tiles.GeoBounds(3.0, 50.5, 7.5, 54.0))
+    tile_plans.require_coverage(netherlands, Area.of_box(5.0, 51.0, 5.1, 51.1))
+    with pytest.raises(MapError, match="lies around latitude 48"):
+        tile_plans.require_coverage(netherlands, Area.of_box(11.0, 48.0, 11.1, 48.1))
+    with pytest.raises(MapError, match="seem to be swapped"):
+        tile_plans.require_coverage(netherlands, Area.of_box(51.0, 5.0, 51.1, 5.1))
