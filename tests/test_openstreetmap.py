@@ -2,15 +2,11 @@
 
 import bz2
 import gzip
-import json
 import socket
 
-
-import geopandas
 import numpy as np
 import pytest
 import shapely
-from click.testing import CliRunner
 from fakes import overpass
 from fakes.osm_files import OsmXml
 
@@ -19,18 +15,14 @@ from crossview.errors import (
     ContentError,
     DownloadError,
     MapError,
-    MapOutsideError,
     ProviderDownError,
     RefusedError,
 )
 from crossview.frames import LocalFrame
-from crossview.geopackages import map_facts
-from crossview.grids import MapGrid
 from crossview.legends import CROSSVIEW, MAP_KEYS
 from crossview.tiles import GeoBounds
-from crossview.vectors import VectorMap
 from data_tools import openstreetmap
-from data_tools.cli import main
+from data_tools.areas import geocoded_area
 from data_tools.openstreetmap import Server, download_map, read_map
 
 FRAME = LocalFrame(lat_deg=47.14, lon_deg=9.52)
@@ -117,7 +109,9 @@ def osmnx_features(path):
         skip = ("element", "id", "nodes", "ways", "members")
         tags = {k: v for k, v in row.items() if k not in skip and isinstance(v, str)}
         if row["element"] == "way" and geometry.geom_type == "Polygon":
-            geometry = geometry if CROSSVIEW.is_area(tags) else shapely.LineString(geometry.exterior)
+            geometry = (
+                geometry if CROSSVIEW.is_area(tags) else shapely.LineString(geometry.exterior)
+            )
         elif row["element"] == "way" and geometry.is_ring and CROSSVIEW.is_area(tags):
             geometry = shapely.Polygon(geometry)
         yield (row["element"], row["id"]), tags, geometry
@@ -314,3 +308,31 @@ def test_the_cache_is_where_the_user_wants_it(tmp_path):
     assert openstreetmap.cache_folder({"CROSSVIEW_CACHE": str(tmp_path)}) == tmp_path
     assert openstreetmap.cache_folder({"XDG_CACHE_HOME": "/x"}).parts == ("/", "x", "crossview")
     assert openstreetmap.cache_folder({}).parts[-2:] == (".cache", "crossview")
+
+
+# ---------------------------------------------------------------- names of places
+
+
+def vaduz(geometry):
+    return {
+        "place_id": 1,
+        "lat": "47.14",
+        "lon": "9.52",
+        "display_name": "Vaduz",
+        "importance": 0.5,
+        "boundingbox": ["47.138", "47.142", "9.518", "9.524"],
+        "geojson": geometry,
+    }
+
+
+def test_a_place_is_an_outline_or_the_box_of_a_point(server):
+    server, state = server
+    geocode = openstreetmap.geocoder(Server(server.url.removesuffix("/api"), server.folder))
+    outline = shapely.box(9.51, 47.13, 9.53, 47.15)
+    state.places = [vaduz(shapely.geometry.mapping(outline))]
+    assert shapely.equals(geocoded_area("Vaduz", geocode).shape, outline)
+    state.places = [vaduz({"type": "Point", "coordinates": [9.52, 47.14]})]
+    assert geocoded_area("a point", geocode).bounds == BOUNDS
+    state.places = []
+    with pytest.raises(ValueError, match="No place is called 'nowhere'"):
+        geocoded_area("nowhere", geocode)

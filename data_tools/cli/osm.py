@@ -95,6 +95,8 @@ def _bounds(
     place: str | None,
 ) -> GeoBounds | None:
     """The one place that is named, as a box; None where there is none."""
+    import numpy as np
+
     from data_tools import areas, openstreetmap
 
     if sum(given is not None for given in (box, around, area, place)) > 1:
@@ -104,7 +106,7 @@ def _bounds(
     if box is not None:
         return areas.Area.of_box(*box).bounds
     if around is not None and radius_m is not None:
-        points = areas.Points([around[0]], [around[1]], ("",))
+        points = areas.Points(np.array([around[0]]), np.array([around[1]]), ("",))
         return areas.Area.around(points, radius_m).bounds
     if area is not None:
         return areas.read_area(area).bounds

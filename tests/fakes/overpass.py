@@ -64,6 +64,8 @@ class Server:
         status_reads: How often /status was read.
         faults: Answers (status, content type, text) that come first, in order; "stall" never
             answers.
+        agents: Who asked.
+        places: What Nominatim (/search) knows.
     """
 
     def __init__(self, path):
@@ -72,6 +74,7 @@ class Server:
         self.status_reads = 0
         self.faults = []
         self.agents = set()
+        self.places = []
 
 
 @contextlib.contextmanager
@@ -81,6 +84,10 @@ def serving(path):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.path.startswith("/search"):
+                state.queries.append(self.path)
+                self.say(200, "application/json", json.dumps(state.places))
+                return
             state.status_reads += 1
             lines = ["Connected as: 1", "Current time: now", "Announced endpoint: none"]
             lines += ["Rate limit: 0", "Currently running queries (pid, space limit):"]

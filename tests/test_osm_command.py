@@ -1,0 +1,257 @@
+"""`crossview-data osm`: one line for a mistake, a map that VectorMap reads for the rest."""
+
+import gzip
+import json
+from itertools import pairwise
+
+import geopandas
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from click.testing import CliRunner
+from fakes import overpass
+from fakes.osm_files import OsmXml
+
+from crossview.frames import LocalFrame
+from crossview.geopackages import map_facts
+from crossview.grids import MapGrid
+from crossview.tiles import GeoBounds
+from crossview.vectors import VectorMap
+from data_tools import openstreetmap
+from data_tools.cli import main
+
+FRAME = LocalFrame(lat_deg=-35.2809, lon_deg=149.13)
+BOUNDS = GeoBounds(149.125, -35.285, 149.135, -35.275)
+BOMB = """<?xml version="1.0"?>
+<!DOCTYPE osm [
+ <!ENTITY a "aaaaaaaaaa">
+ {entities}
+]>
+<osm version="0.6"><node id="1" lat="1" lon="1" version="1"><tag k="natural" v="&z;"/></node></osm>
+"""
+
+
+@pytest.fixture
+def extract(tmp_path):
+    town = OsmXml(FRAME, bounds=BOUNDS)
+    town.box(0, 0, 20, 10, {"building": "house", "height": "7 m"})
+    town.box(300, 0, 320, 10, {"building": "yes"})
+    town.way([(-50, -5), (50, -5)], {"highway": "residential"})
+    town.node(5, -8, {"natural": "tree"})
+    return town.write(tmp_path / "town.osm")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "maps" / "town.gpkg"
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["osm", *map(str, arguments)])
+
+
+def test_a_file_becomes_a_map_that_can_be_drawn(extract, out):
+    result = run(extract, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["map"] == str(out)
+    assert (lines["buildings"], lines["areas"], lines["lines"], lines["points"]) == (
+        "2",
+        "2",
+        "1",
+        "1",
+    )
+    assert (lines["date"], lines["licence"]) == ("not known", "ODbL-1.0")
+    raster = VectorMap.read(out)(MapGrid.around(FRAME, 10, 5, radius_m=20, cell_m=0.5))
+    assert raster.class_mask("building").sum() == pytest.approx(800, abs=40)
+    assert np.nanmax(raster.building_height_m) == 7
+    assert map_facts(out).source == "town.osm"  # no path of this machine
+
+
+def test_json_is_one_object_on_stdout(extract, out):
+    result = run(extract, "--out", out, "--json")
+    said = json.loads(result.stdout)
+    assert said["extent"] == list(BOUNDS)
+    assert said["attribution"] == "© OpenStreetMap contributors"
+    assert (said["buildings"], said["complete"], said["skipped"]) == (2, True, {})
+
+
+def test_a_place_is_cut_out(extract, out, tmp_path, monkeypatch):
+    area = tmp_path / "area.geojson"
+    shape = shapely.box(149.1295, -35.2812, 149.1305, -35.2805)
+    geopandas.GeoDataFrame(geometry=[shape], crs=4326).to_file(area)
+    monkeypatch.setattr(
+        openstreetmap,
+        "geocoder",
+        lambda: lambda _: geopandas.GeoDataFrame(geometry=[shape], crs=4326),
+    )
+    for place in (
+        ("--box", 149.1295, -35.2812, 149.1305, -35.2805),
+        ("--around", -35.2809, 149.13, "--radius-m", 40),
+        ("--area", area),
+        ("--place", "Canberra"),
+    ):
+        result = run(extract, "--out", out, "--overwrite", *place)
+        assert result.exit_code == 0, result.stderr
+        assert map_facts(out).extent.west == pytest.approx(149.1295, abs=1e-4)
+        assert len(pyogrio.read_dataframe(out, layer="areas")) == 1
+
+
+def test_a_place_that_the_file_covers_in_part_is_exit_code_1(extract, out):
+    result = run(extract, "--out", out, "--box", 149.1295, -35.2812, 149.2, -35.2805)
+    assert result.exit_code == 1
+    assert "complete    no" in result.stdout
+    assert "does not cover the whole area" in result.stderr
+    assert map_facts(out).extent == (149.1295, -35.2812, 149.135, -35.2805)
+
+
+def test_a_map_can_be_cut_out_of_a_map(extract, out, tmp_path):
+    run(extract, "--out", out)
+    part = tmp_path / "part.gpkg"
+    result = run(out, "--out", part, "--around", -35.2809, 149.13, "--radius-m", 40)
+    assert result.exit_code == 0, result.stderr
+    assert map_facts(part).licence == "ODbL-1.0"
+    assert len(pyogrio.read_dataframe(part, layer="areas")) == 1
+
+
+def test_a_small_place_is_asked_of_a_server(extract, out, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSVIEW_CACHE", str(tmp_path / "cache"))
+    with overpass.serving(extract) as (url, state):
+        command = ("--overpass-url", url, "--box", *BOUNDS, "--out", out)
+        first = run(*command, "--json")
+        assert first.exit_code == 0, first.stderr
+        again = run(*command, "--overwrite")
+        assert "gave before" in again.stderr
+        assert run(*command, "--overwrite", "--refresh").exit_code == 0
+        assert len(state.queries) == 2
+    said = json.loads(first.stdout)
+    assert (said["date"], said["licence"]) == (overpass.DATE, "ODbL-1.0")
+    assert said["source"] == "Overpass server 127.0.0.1"
+    assert said["buildings"] == 2
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+def refused(*arguments):
+    """The one line that a mistake is answered with."""
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "a file, or --overpass"),
+        (("town.osm", "--overpass"), "a file, or --overpass"),
+        (("--overpass",), "A place"),
+        (("town.osm", "--around", 1, 2), "belong together"),
+        (("town.osm", "--radius-m", 2), "belong together"),
+        (("town.osm", "--place", "x", "--box", 1, 2, 3, 4), "one of them"),
+    ],
+)
+def test_options_that_do_not_fit_are_a_usage_error(out, arguments, words):
+    result = run(*arguments, "--out", out)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_a_map_that_is_there_is_kept(extract, out):
+    run(extract, "--out", out)
+    before = out.read_bytes()
+    assert "--overwrite" in refused(extract, "--out", out)
+    assert out.read_bytes() == before
+
+
+def test_a_place_outside_of_the_file_is_an_error_and_no_empty_map(extract, out):
+    words = refused(extract, "--out", out, "--around", -35.3, 149.2, "--radius-m", 100)
+    assert "covers latitude -35.28500..-35.27500" in words
+    assert "swapped" in refused(extract, "--out", out, "--box", -35.28, 149.1, -35.27, 149.2)
+    words = refused(extract, "--out", out, "--around", -35.2765, 149.126, "--radius-m", 9)
+    assert "Nothing is mapped" in words
+    assert not out.exists()
+
+
+def test_an_unknown_format_and_a_missing_file_are_errors(out, tmp_path):
+    (tmp_path / "town.dxf").write_text("0\nSECTION\n")
+    assert ".pmtiles" in refused(tmp_path / "town.dxf", "--out", out)
+    for name in ("no.osm.pbf", "no.pmtiles", "no.gpkg", "no.parquet"):
+        assert "There is no map file" in refused(tmp_path / name, "--out", out)
+    assert "does not end in .gpkg" in refused(write_town(tmp_path), "--out", tmp_path / "town.osm2")
+
+
+def write_town(folder):
+    town = OsmXml(FRAME, bounds=BOUNDS)
+    town.node(5, -8, {"natural": "tree"})
+    return town.write(folder / "tree.osm")
+
+
+def test_an_entity_bomb_is_refused(out, tmp_path):
+    names = "abcdefghijklmnopqrstuvwxyz"
+    entities = "".join(
+        f'<!ENTITY {name} "{f"&{before};" * 10}">' for before, name in pairwise(names)
+    )
+    text = BOMB.format(entities=entities)
+    (tmp_path / "bomb.osm").write_text(text)
+    (tmp_path / "bomb.osm.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("bomb.osm", "bomb.osm.gz"):
+        assert "entities" in refused(tmp_path / name, "--out", out)
+    outside = '<!ENTITY z SYSTEM "file:///etc/hostname">'
+    (tmp_path / "file.osm").write_text(BOMB.format(entities=outside))
+    assert "entities" in refused(tmp_path / "file.osm", "--out", out)
+
+
+def test_an_extract_without_features_is_refused(out, tmp_path):
+    path = tmp_path / "empty.osm"
+    path.write_text('<?xml version="1.0"?>\n<osm version="0.6"/>\n')
+    assert "holds no map feature" in refused(path, "--out", out)
+    path.write_bytes(b"")
+    assert "empty.osm" in refused(path, "--out", out)
+
+
+def pbf_of(extract, path):
+    """The extract as PBF, written by osmium."""
+    import osmium
+
+    with osmium.SimpleWriter(str(path)) as writer:
+        for element in osmium.FileProcessor(str(extract)):
+            writer.add(element)
+    return path
+
+
+def test_pbf_with_garbage_is_refused_or_another_map(extract, out, tmp_path):
+    good = pbf_of(extract, tmp_path / "good.osm.pbf")
+    assert run(good, "--out", out).exit_code == 0
+    content = good.read_bytes()
+    bad = tmp_path / "bad.osm.pbf"
+    for garbage in (
+        b"\x00" * 64,
+        b"\xff" * 64,
+        b"PK\x03\x04" + bytes(60),
+        content[: len(content) // 2],
+    ):
+        bad.write_bytes(garbage)
+        assert "cannot be read as OpenStreetMap data" in refused(bad, "--out", out, "--overwrite")
+    rng = np.random.default_rng(7)
+    for _ in range(60):
+        broken = bytearray(content)
+        broken[rng.integers(len(broken))] = rng.integers(256)
+        bad.write_bytes(bytes(broken))
+        result = run(bad, "--out", out, "--overwrite")
+        assert result.exit_code == 0 or result.stderr.startswith("Error: "), result.stderr
+
+
+def test_a_geopackage_of_another_schema_version_is_refused(extract, out, tmp_path):
+    run(extract, "--out", out)
+    table = pyogrio.read_dataframe(out, layer="areas")
+    said = json.loads(pyogrio.read_info(out, layer="areas")["dataset_metadata"]["CROSSVIEW_MAP"])
+    old = tmp_path / "old.gpkg"
+    metadata = {"CROSSVIEW_MAP": json.dumps(said | {"schema_version": 0})}
+    pyogrio.write_dataframe(table, old, layer="areas", dataset_metadata=metadata)
+    words = refused(old, "--out", tmp_path / "new.gpkg")
+    assert "schema version 0, and this crossview reads version 1. Make it again" in words
