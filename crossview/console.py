@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import click
 
 from crossview.errors import CrossviewError
 
 LOGGERS = ("crossview", "data_tools")
+PROGRESS_DELAY_S = 2.0
+"""Work shorter than this shows no progress bar."""
+
+_Item = TypeVar("_Item")
+
+
+def progress(items: Iterable[_Item], *, total: int | None, unit: str) -> Iterator[_Item]:
+    """The items, with a bar of rate and time left on a terminal where they take long."""
+    from tqdm import tqdm
+
+    # disable=None: only where stderr is a terminal
+    yield from tqdm(items, total=total, unit=unit, delay=PROGRESS_DELAY_S, disable=None)
 
 
 class OneLineErrors(click.Group):

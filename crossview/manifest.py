@@ -251,12 +251,28 @@ class Manifest:
 
     def frame(self, region: str) -> LocalFrame:
         """The frame of a region."""
-        row = self._row("regions", region)
+        row = self.row("regions", region)
         return LocalFrame(row["lat_deg"], row["lon_deg"])
+
+    def row(self, table: str, key: str) -> dict[str, Any]:
+        """The cells of regions, cameras, views or tiles with a key, by column name.
+
+        Raises:
+            ManifestError: There is no such row.
+        """
+        return self._row_at(table, self._position(table, key))
+
+    def image_path(self, table: str, key: str) -> Path:
+        """The image of a view or a tile.
+
+        Raises:
+            ManifestError: It lies outside of the image root, by a symbolic link.
+        """
+        return self._file(table, self.row(table, key)["image"])
 
     def camera(self, camera_id: str) -> Camera:
         """The camera of stored pixels."""
-        row = self._row("cameras", camera_id)
+        row = self.row("cameras", camera_id)
         if row["model"] == "equirectangular":
             return Equirectangular(row["width_px"], row["height_px"])
         return Pinhole(
@@ -273,7 +289,7 @@ class Manifest:
 
     def pose(self, view_id: str) -> Pose | None:
         """Where a view was taken, in its region's frame; None where the table does not say."""
-        row = self._row("views", view_id)
+        row = self.row("views", view_id)
         if math.isnan(row["lat_deg"]):
             return None
         heading_deg = None if math.isnan(row["heading_deg"]) else row["heading_deg"]
@@ -417,14 +433,11 @@ class Manifest:
             column = manifest_schema.SCHEMA[table][0].name
             raise ManifestError(f"There is no {column} {key!r} in {table}.csv.") from None
 
-    def _row(self, table: str, key: str) -> dict[str, Any]:
-        return self._row_at(table, self._position(table, key))
-
     def _row_at(self, table: str, position: int) -> dict[str, Any]:
         return {name: array.item(position) for name, array in self._arrays[table].items()}
 
     def _view(self, view_id: str, kind: str) -> dict[str, Any]:
-        row = self._row("views", view_id)
+        row = self.row("views", view_id)
         if row["kind"] != kind:
             raise ManifestError(
                 f"View {view_id!r} is a {row['kind']}, not a {kind}: read it as one."
@@ -517,7 +530,7 @@ class Manifest:
         return photos.read_pixels(self._file("views", row["image"]))
 
     def _mask(self, camera_id: str) -> np.ndarray | None:
-        path = self._row("cameras", camera_id)["mask"]
+        path = self.row("cameras", camera_id)["mask"]
         return photos.read_mask(self._file("cameras", path)) if path else None
 
     def _file(self, table: str, name: str) -> Path:

@@ -18,8 +18,8 @@
   as a heading. source names the image where it came from (`mapillary:ID`), as addresses expire;
   licence and attribution are its own where they differ from the dataset's. split is train, val,
   test or any other name; empty where a view belongs to none, such as one in the buffer between two.
-- tiles: satellite images with a place, who provided them, under which terms. pairs: which tile
-  shows which view.
+- tiles: satellite images, with the place of their middle, who provided them, under which terms.
+  rotation_deg is where their upper edge points. pairs: which tile shows which view.
 - maps: files in the manifest's own folder. surveyed names the classes whose absence means absence,
   separated by semicolons.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import column_inputs, columns, harness, voting
+from benchmarks import column_inputs, columns, harness, manifest, voting
 from benchmarks.__main__ import BENCHMARKS, machine_facts, main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -176,3 +176,18 @@ def test_a_row_that_was_skipped_has_no_numbers_and_the_next_is_ours():
 def test_nearly_all_is_not_all():
     assert columns._percent(0.99999) == "99.99 %"
     assert columns._percent(1.0) == "100 %"
+
+
+# ---------------------------------------------------------------------- manifest
+
+
+@pytest.mark.slow
+def test_quick_manifest_saves_loads_checks_and_appends_within_its_memory():
+    # its own asserts see to it that every row arrives
+    results = manifest.run(quick=True)
+    steps = [row["step"] for row in results.numbers["rows"]]
+    assert set(manifest.STEPS) - set(steps) <= {"load Parquet"}
+    assert len(results.table.splitlines()) == 2 + len(steps)
+    for row in results.numbers["rows"]:
+        # a million rows must fit into 1 GB: a fiftieth of it beside what the libraries need
+        assert row["peak_bytes"] < 250e6, row

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from crossview import console
+
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
-    from crossview.tables import Problem
-
-PROGRESS_DELAY_S = 2.0
-"""Work shorter than this shows no progress bar."""
-
-_Item = TypeVar("_Item")
 
 _EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
 @click.argument("folder", type=_EXISTING_FOLDER)
-def command(folder: Path) -> None:
-    """Check a manifest: every table, and that every image can be read.
+@click.option("--tables-only", is_flag=True, help="Do not open images and maps.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(folder: Path, tables_only: bool, as_json: bool) -> None:
+    """Check a manifest: every table, that every image can be read, and every checksum.
 
     Prints a summary, and each problem with its file and row; exit code 1 if there are any.
     """
@@ -31,34 +30,33 @@ def command(folder: Path) -> None:
     from crossview.manifest import Manifest
 
     found = manifest_schema.problems(folder)
+    facts: dict[str, Any] = {}
     if not found:
         manifest = Manifest.load(folder)
-        _echo_summary(manifest)
-        checked = _progress(manifest.file_problems(), manifest.num_files, "images")
-        found = [problem for problems in checked for problem in problems]
-    _echo_problems(found)
+        facts = _facts(manifest)
+        if not tables_only:
+            checked = console.progress(
+                manifest.file_problems(), total=manifest.num_files, unit="file"
+            )
+            found = [problem for problems in checked for problem in problems]
+    if as_json:
+        listed = [asdict(problem) for problem in found]
+        click.echo(json.dumps({**facts, "problems": listed}, ensure_ascii=False))
+    else:
+        for word, value in facts.items():
+            click.echo(f"{word:<9} {value}")
+        for problem in found:
+            click.echo(str(problem))
+        click.echo(f"problems  {len(found)}")
     if found:
         raise click.exceptions.Exit(1)
 
 
-def _echo_summary(manifest: Manifest) -> None:
-    click.echo(f"name      {manifest.name}")
-    click.echo(f"licence   {manifest.licence}")
-    click.echo(f"images    {manifest.image_folder}")
-    for table in manifest.TABLES:
-        click.echo(f"{table:<9} {len(getattr(manifest, table))}")
-    click.echo(f"stations  {len(manifest.stations())}")
-
-
-def _echo_problems(found: list[Problem]) -> None:
-    for problem in found:
-        click.echo(str(problem))
-    click.echo(f"problems  {len(found)}")
-
-
-def _progress(items: Iterable[_Item], total: int, unit: str) -> Iterator[_Item]:
-    """The items, with a bar on a terminal where they take long."""
-    from tqdm import tqdm
-
-    # disable=None: only where stderr is a terminal
-    yield from tqdm(items, total=total, unit=unit, delay=PROGRESS_DELAY_S, disable=None)
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "licence": manifest.licence,
+        "images": str(manifest.image_folder),
+        **{table: len(getattr(manifest, table)) for table in manifest.TABLES},
+        "stations": manifest.num_stations,
+    }
