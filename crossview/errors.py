@@ -69,6 +69,10 @@ class MissingBackendError(CrossviewError, ImportError):
     """No network framework is installed for the networks."""
 
 
+class MissingExtraError(CrossviewError, ImportError):
+    """A package is not installed that only some need; the message says how to get it."""
+
+
 class DownloadError(CrossviewError, OSError):
     """Something could not be fetched; what had been stored before is kept."""
 

@@ -26,6 +26,9 @@ CACHE_MEGABYTES = 128
 JPEG_QUALITY = 95
 """Of a mosaic of tiles that were lossy already; the store keeps their own bytes."""
 
+MAX_EMPTY_TILES = 1_000_000
+"""Between the tiles of one mosaic: overviews are made of them too."""
+
 _GTIFF_BLOCK_STEP_PX = 16
 
 
@@ -68,10 +71,14 @@ def write_mosaic(
         cover: Which of them, at the imagery's zoom; not on both sides of the antimeridian.
         path: The file to write.
         progress: Called with the number of tiles after each row of them.
+
+    Raises:
+        ValueError: The tiles lie too far apart (see require_dense).
     """
     import rasterio
     import rasterio.shutil
 
+    require_dense(cover)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -87,6 +94,21 @@ def write_mosaic(
             rasterio.shutil.copy(draft, temporary, driver="COG", **_compression(lossless))
     missing = cover.num_tiles - num_tiles
     return Mosaic(path, width_px, height_px, num_tiles, missing, lossless)
+
+
+def require_dense(cover: TileCover) -> None:
+    """Refuse tiles so far apart that their mosaic would be all but empty.
+
+    Raises:
+        ValueError: They are, as those of points in two cities.
+    """
+    left, right, top, bottom = _window(cover)
+    num_empty = (right - left) * (bottom - top) - cover.num_tiles
+    if num_empty > max(MAX_EMPTY_TILES, 20 * cover.num_tiles):
+        raise ValueError(
+            f"A mosaic of {cover.num_tiles:,} tiles would have {num_empty:,} empty ones between "
+            "them. Make one for each town, or crops (--crop-m)."
+        )
 
 
 @contextlib.contextmanager

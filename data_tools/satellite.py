@@ -25,7 +25,7 @@ from data_tools.imagery import (
     TileImagery,
     open_archive,
 )
-from data_tools.mosaics import Mosaic, write_mosaic
+from data_tools.mosaics import Mosaic, require_dense, write_mosaic
 from data_tools.providers import Provider, require_permission
 from data_tools.tile_plans import Plan, ground_resolution_m, tile_ids
 from data_tools.tile_store import TileStore
@@ -92,7 +92,11 @@ class Job:
 
     def cover(self, zoom: int, tile_px: int) -> TileCover:
         """The tiles that the products need."""
-        covers = [self.area.cover(zoom)] if self.with_mosaic else []
+        covers = []
+        if self.with_mosaic:
+            covers = [piece.cover(zoom) for piece in self.area.pieces]
+            for cover in covers:
+                require_dense(cover)
         if self.crops:
             side_m = self.crops[0].grid.width * self.crops[0].grid.cell_m
             centers = gallery.centers_of(self.crops)

@@ -350,6 +350,14 @@ def test_a_million_square_kilometres_are_refused_with_the_estimate(tmp_path):
     assert json.loads(dry.stdout)["num_tiles"] > 3e8
 
 
+def test_a_mosaic_around_points_of_two_cities_is_refused(tmp_path):
+    csv = write_points(tmp_path / "p.csv", (49.0, 8.0), (52.0, 13.0))
+    points = ("--points", csv, "--zoom", 18, "--url", URL, "--out", tmp_path / "o")
+    assert_refused("Make one for each town, or crops", *points, "--radius-m", 100)
+    assert_refused("--radius-m", *points)
+    assert run(*points, "--crop-m", 50, "--dry-run").exit_code == 0
+
+
 def test_an_unknown_host_is_refused_above_1000_tiles_without_permission(tmp_path):
     url = "https://tiles.example.org/{z}/{x}/{y}.png"
     box = ("--box", 8, 50, 8.1, 50.05, "--zoom", 18, "--url", url, "--out", tmp_path / "o")

@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 @click.option("--layer", help="Of the WMTS or WMS.")
 @click.option("--wms-format", default="image/jpeg", show_default=True, help="image/png: lossless.")
 @click.option("--file", type=_FILE, help="GeoTIFF, COG, VRT, MBTiles or PMTiles.")
+@click.option("--stac", help="URL of a STAC catalogue: list its images, and fetch nothing.")
+@click.option("--collection", multiple=True, help="Of the STAC catalogue.")
 @click.option("--zoom", type=int, help="Of the tiles.")
 @click.option("--resolution", type=float, help="Or: metres per pixel, at most.")
 @click.option("--max-zoom", type=int, help="Of a --url whose largest zoom is not 19.")
@@ -90,6 +92,9 @@ def command(
     """  # noqa: D301
     from data_tools import satellite
 
+    if options["stac"] is not None:
+        _echo_stac(options)
+        return
     job = _job(out, options)
     report = None
     if not isinstance(job.source, Path):
@@ -138,6 +143,22 @@ def _job(out: Path, options: dict[str, Any]) -> Job:
         origin=origin,
         name=options["name"] or out.resolve().name,
     )
+
+
+def _echo_stac(options: dict[str, Any]) -> None:
+    """Images of a catalogue, one JSON object a line."""
+    from data_tools import stac
+    from data_tools.areas import Area
+
+    target = _target(options)
+    if not isinstance(target, Area):
+        raise click.UsageError("--stac needs an area: --box, --area or --place.")
+    found = stac.search(
+        options["stac"], target, collections=options["collection"], dates=options["date"]
+    )
+    for image in found:
+        click.echo(json.dumps(asdict(image)))
+    _log.info("%d images. Download one, and give it as --file.", len(found))
 
 
 def _target(options: dict[str, Any]) -> Area | Points | Manifest:
