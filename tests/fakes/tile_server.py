@@ -180,6 +180,10 @@ class _Handler(BaseHTTPRequestHandler):
                 now_s = time.time()
                 dates = {"Date": formatdate(now_s, usegmt=True)}
                 self._send(429, b"", **dates, **{"Retry-After": formatdate(now_s, usegmt=True)})
+            case "429 for a while":
+                self._send(429, b"", **{"Retry-After": "600"})
+            case "401" | "403":
+                self._send(int(outcome), b"no", type="text/plain")
             case "429 bare":
                 self._send(429, b"slow down")
             case "503 with seconds":
