@@ -19,8 +19,9 @@ import numpy as np
 from crossview import atomic
 from crossview.frames import MAX_DISTANCE_M, LocalFrame
 from crossview.grids import MapGrid
-from data_tools.areas import Area, Points
+from data_tools.areas import Area
 from data_tools.imagery import Imagery
+from data_tools.points import Points
 
 IMAGE_FORMATS: Mapping[str, Mapping[str, Any]] = {
     "png": {"format": "PNG"},

@@ -11,9 +11,9 @@ import numpy as np
 
 from crossview.frames import LocalFrame
 from data_tools import crops
-from data_tools.areas import Points
 from data_tools.crops import WrittenCrop
 from data_tools.imagery import Origin
+from data_tools.points import Points
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest

@@ -14,7 +14,7 @@ import numpy as np
 from crossview.frames import LocalFrame
 from data_tools import capabilities, downloads, galleries, providers, tile_plans
 from data_tools import crops as gallery
-from data_tools.areas import Area, Points, TileCover, cover_around
+from data_tools.areas import Area, TileCover, cover_around
 from data_tools.crops import DEFAULT_OVERLAP, Crop, CropSize, WrittenCrop
 from data_tools.fetch import Client
 from data_tools.imagery import (
@@ -26,6 +26,7 @@ from data_tools.imagery import (
     open_archive,
 )
 from data_tools.mosaics import Mosaic, require_dense, write_mosaic
+from data_tools.points import Points
 from data_tools.providers import Provider, require_permission
 from data_tools.tile_plans import Plan, ground_resolution_m, tile_ids
 from data_tools.tile_store import TileStore

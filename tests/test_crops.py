@@ -14,9 +14,10 @@ from crossview import tiles
 from crossview.frames import LocalFrame
 from crossview.tiles import TileId
 from data_tools import crops
-from data_tools.areas import Area, Points
+from data_tools.areas import Area
 from data_tools.crops import POSITIVE, SEMIPOSITIVE, CropSize
 from data_tools.imagery import Origin, TileImagery
+from data_tools.points import Points
 
 GEOD = pyproj.Geod(ellps="WGS84")
 SIZE = CropSize(100, 0.5)

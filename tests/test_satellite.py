@@ -17,8 +17,9 @@ from crossview import rasters, tiles
 from crossview.errors import MapError
 from crossview.manifest import Manifest
 from data_tools import providers, satellite, tile_plans
-from data_tools.areas import Area, Points
+from data_tools.areas import Area
 from data_tools.cli import main
+from data_tools.points import Points
 
 ZOOM, LEFT, TOP = 18, 41_400, 89_600
 COLUMNS, ROWS = 6, 5

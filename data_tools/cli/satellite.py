@@ -14,7 +14,8 @@ import click
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
-    from data_tools.areas import Area, Points
+    from data_tools.areas import Area
+    from data_tools.points import Points
     from data_tools.providers import Provider
     from data_tools.satellite import Job, Result
 
@@ -163,7 +164,7 @@ def _echo_stac(options: dict[str, Any]) -> None:
 
 def _target(options: dict[str, Any]) -> Area | Points | Manifest:
     from crossview.manifest import Manifest
-    from data_tools import areas
+    from data_tools import areas, points
 
     chosen = _one_of(_PLACES, options)
     value = options[chosen]
@@ -172,7 +173,7 @@ def _target(options: dict[str, Any]) -> Area | Points | Manifest:
     if chosen == "area":
         return areas.read_area(value)
     if chosen == "points":
-        return areas.read_points(value)
+        return points.read_points(value)
     if chosen == "views":
         return Manifest.load(value)
     from data_tools.openstreetmap import Server, geocoder
