@@ -183,7 +183,8 @@ def map_facts(path: str | Path) -> MapFacts | None:
 
 def _as_written(rows: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     written = rows.drop(columns="kind")
-    tags = [json.dumps(tags, ensure_ascii=False) for tags in rows["tags"]]
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    tags = [encode(tags) for tags in rows["tags"]]
     return written.assign(tags=tags, osm_id=rows["osm_id"].astype("int64"))
 
 

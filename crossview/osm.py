@@ -105,13 +105,16 @@ class _Way:
         osm_id: Its id.
         tags: Its tags.
         is_closed: Whether it ends at the node where it starts.
-        positions: (longitude, latitude) of its nodes; None where a node is not known.
+        line: All its nodes in degrees; None where one is not known or there are less than two.
+        positions: (longitude, latitude) of its nodes where there is no line; None where a node is
+            not known.
         refs: Ids of its nodes; empty where nobody needs them.
     """
 
     osm_id: int
     tags: dict[str, str]
     is_closed: bool
+    line: Any
     positions: list[_Position | None]
     refs: list[int]
 
@@ -125,6 +128,8 @@ class _Way:
 
     @property
     def known_positions(self) -> list[_Position]:
+        if self.line is not None:
+            return list(self.line.coords)
         return [position for position in self.positions if position is not None]
 
 
@@ -166,41 +171,55 @@ def _points_and_ways(path: Path, members: set[int]) -> tuple[list[Feature], dict
     import osmium
     import shapely
 
-    points, ways = [], {}
+    points: list[Feature] = []
+    places: list[_Position] = []
+    ways: dict[int, _Way] = {}
     of_interest = osmium.filter.KeyFilter(*MAP_KEYS)
     of_interest.enable_for(osmium.osm.NODE)
     processor = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY)
+    factory = osmium.geom.WKBFactory()
     element: Any
     for element in processor.with_locations("flex_mem").with_filter(of_interest):
         if element.deleted:
             continue
         tags = dict(element.tags)
         if element.is_node():
-            if element.location.valid():
-                point = shapely.Point(element.lon, element.lat)
-                points.append(Feature("node", element.id, "point", tags, point))
+            location = element.location
+            if location.valid():
+                places.append((location.lon, location.lat))
+                points.append(Feature("node", element.id, "point", tags, None))
         elif element.id in members or not MAP_KEYS.isdisjoint(tags):
-            ways[element.id] = _way(element, tags, needs_refs=element.id in members)
+            ways[element.id] = _way(element, tags, factory, needs_refs=element.id in members)
+    located: Any = shapely.points(np.array(places).reshape(-1, 2))
+    for feature, point in zip(points, located, strict=True):
+        feature.geometry = point
+    whole = [way for way in ways.values() if way.line is not None]
+    lines = shapely.from_wkb([bytes.fromhex(way.line) for way in whole])
+    for way, line in zip(whole, lines, strict=True):
+        way.line = line
     return points, ways
 
 
-def _way(way: Any, tags: dict[str, str], *, needs_refs: bool) -> _Way:
+def _way(way: Any, tags: dict[str, str], factory: Any, *, needs_refs: bool) -> _Way:
+    """A way whose line is written as text: thousands of them are read at once."""
     import osmium
 
-    positions: list[_Position | None]
+    positions: list[_Position | None] = []
+    line = None
     try:
-        positions = [(node.lon, node.lat) for node in way.nodes]
-    except osmium.InvalidLocationError:
+        line = factory.create_linestring(way, osmium.geom.use_nodes.ALL)
+    except (osmium.InvalidLocationError, RuntimeError):  # a node is not known, or there is but one
         positions = [(n.lon, n.lat) if n.location.valid() else None for n in way.nodes]
         needs_refs = True
-    is_closed = len(positions) >= 4 and way.is_closed()
+    is_closed = way.is_closed() and len(way.nodes) >= 4
     refs = [node.ref for node in way.nodes] if needs_refs else []
-    return _Way(way.id, tags, is_closed, positions, refs)
+    return _Way(way.id, tags, is_closed, line, positions, refs)
 
 
 def _find_late_nodes(path: Path, ways: Mapping[int, _Way]) -> None:
     """Fill in what the streaming reader misses: nodes after the ways, and with negative ids."""
     import osmium
+    import shapely
 
     incomplete = [way for way in ways.values() if not way.is_complete]
     if not incomplete:
@@ -212,7 +231,11 @@ def _find_late_nodes(path: Path, ways: Mapping[int, _Way]) -> None:
         if node.id in wanted and node.location.valid():
             found[node.id] = (node.lon, node.lat)
     for way in incomplete:
-        way.positions = [found.get(ref) for ref in way.refs]
+        positions = [found.get(ref) for ref in way.refs]
+        if None in positions or len(positions) < 2:
+            way.positions = positions
+        else:
+            way.line, way.positions = shapely.LineString(positions), []  # type: ignore[arg-type]
 
 
 def _stated_extent(path: Path) -> GeoBounds | None:
@@ -270,6 +293,8 @@ def _area_and_line_features(
 def _line(way: _Way, skipped: Counter[str]) -> Feature | None:
     import shapely
 
+    if way.line is not None and way.line.length > 0:
+        return Feature("way", way.osm_id, "line", way.tags, way.line)
     runs = [run for run in _runs(way.positions) if len(set(run)) >= 2]
     if not runs:
         skipped["ways of less than two places"] += way.is_complete
@@ -297,8 +322,7 @@ def _ring_areas(ways: Sequence[_Way]) -> list[Feature]:
 
     if not ways:
         return []
-    coordinates = np.concatenate([np.array(way.positions, dtype=float) for way in ways])
-    owner = np.repeat(np.arange(len(ways)), [len(way.positions) for way in ways])
+    coordinates, owner = shapely.get_coordinates([way.line for way in ways], return_index=True)
     polygons: Any = shapely.polygons(shapely.linearrings(coordinates, indices=owner))
     return [
         Feature("way", way.osm_id, "area", way.tags, polygon)

@@ -56,6 +56,8 @@ DEFAULT_WIDTHS_M: Mapping[str, float] = MappingProxyType(
 """Width of what is mapped as a line and says neither width nor lanes: typical values, ours."""
 
 _HEIGHT_KEYS = ("height", "building:height", "est_height")
+_HEIGHT_TELLING = frozenset((*_HEIGHT_KEYS, "building:levels"))
+"""Without one of these the height is not known: a roof alone does not tell."""
 
 _OPEN_TUNNELS = ("no", "building_passage", "avalanche_protector")
 """Tunnels that are seen from the street."""
@@ -94,6 +96,8 @@ def height_m(tags: Tags) -> float:
     `building:levels` times 3 m plus the roof as far as it is stated (`roof:height`, or
     `roof:levels` times 3 m).
     """
+    if _HEIGHT_TELLING.isdisjoint(tags):
+        return math.nan
     for key in _HEIGHT_KEYS:
         stated_m = plausible_height_m(length_m(tags.get(key)))
         if not math.isnan(stated_m):
