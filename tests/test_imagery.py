@@ -278,3 +278,21 @@ def test_our_mercator_is_the_one_of_web_maps():
         lon_deg, lat_deg = to_globe.transform(*(dataset.transform @ (0, 0)))
     north, west = tiles.geodetic(479_000, 317_000, ZOOM)
     assert (lat_deg, lon_deg) == approx((float(north), float(west)), abs=1e-8)
+
+
+def test_a_virtual_raster_is_imagery_too(tmp_path):
+    grid = grid_at(CANBERRA, side_px=40)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    write_tif(tmp_path / "a.tif", grid, pixels)
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>'
+        f'<SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+        "</SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    transform = ", ".join(repr(number) for number in grid.transform.to_gdal())
+    (tmp_path / "a.vrt").write_text(
+        f'<VRTDataset rasterXSize="40" rasterYSize="40"><SRS>{grid.frame.crs.to_wkt()}</SRS>'
+        f"<GeoTransform>{transform}</GeoTransform>{bands}</VRTDataset>"
+    )
+    assert (FileImagery(tmp_path / "a.vrt").on(grid).rgb == pixels).all()

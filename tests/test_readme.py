@@ -104,8 +104,8 @@ def check_click(command, words, *, is_whole):
             known = {name: p for p in command.get_params(context) for name in p.opts}
             assert option in known, f"{command.name} has no option {option}"
             given.add(known[option].name)
-            if not (value or known[option].is_flag or option == "--help") and words:
-                words.pop(0)
+            if not (value or known[option].is_flag or option == "--help"):
+                del words[: known[option].nargs]
         elif isinstance(command, click.Group):
             child = command.get_command(context, word)
             assert child is not None, f"{command.name} has no command {word}"
