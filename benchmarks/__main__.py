@@ -16,6 +16,7 @@ BENCHMARKS = {
     "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
     "manifest": "a manifest of a million views: saving, loading, checking, appending",
     "tiles": "downloads against a rate limit, the tile store, and resuming",
+    "tiles": "downloads against a rate limit, the tile store, and resuming",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
 }
 

@@ -82,6 +82,23 @@ def test_a_skipped_variant_has_a_row_without_numbers(monkeypatch):
     assert "skipped: needs about" in results.table
 
 
+# ---------------------------------------------------------------------- tiles
+
+
+@pytest.mark.slow
+def test_quick_tiles_prints_one_table_of_downloads_and_of_the_store(tmp_path):
+    file = tmp_path / "tiles.json"
+    finished = run_benchmarks("tiles", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert all(line.startswith("|") and line.count("|") == lines[0].count("|") for line in lines)
+    rows = json.loads(file.read_text())["rows"]
+    assert len(rows) == len(lines) - 2
+    polite = rows[0]
+    assert (polite["tiles"], polite["requests"], polite["failed"]) == (30, 30, 0)
+    assert all(row["per_s"] == pytest.approx(row["tiles"] / row["seconds"]) for row in rows)
+
+
 # ---------------------------------------------------------------------- columns
 
 
