@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MAX_FRAMES = 4
 """Frames for which a map keeps its features in metres."""
+
+_Shape = list[dict[str, Any]]
+"""The parts of a drawing, as GeoJSON in pixels."""
 
 _REGION_CORNERS = 256
 _REGION_SHRINK = 0.9999
@@ -91,6 +94,9 @@ class VectorMap:
         self.bounds_geo = features.extent if extent is None else extent
         self.features = features
         self.attribution = features.attribution
+        # asked for with every window, and a table is slow to take rows from
+        self._height_m = features.table["height_m"].to_numpy(float)
+        self._is_part = np.array([_is_part(tags) for tags in features.table["tags"]], bool)
         kind, self._geometry = _of_legend(features, self.legend)
         self._drawings = _drawings(kind, features, self.legend)
         self._tree = shapely.STRtree(self._geometry)
@@ -142,15 +148,15 @@ class VectorMap:
         covered = self._covered(grid)
         local = self._local_map(grid.frame)
         near = np.sort(local.tree.query(_box(grid, margin_m=grid.cell_m)))
-        drawings, geometry = local.drawings.only(near), local.geometry[near]
-        geometry = _in_pixels(geometry, grid)
+        drawings = local.drawings.only(near)
+        shapes = _shapes(_in_pixels(local.geometry[near], grid), drawings, self.legend)
         classes = np.zeros((*grid.shape, len(CHANNELS)), np.uint8)
         for channel in range(len(CHANNELS)):
             # the first class of the list wins, so it is drawn last
             order = np.argsort(-drawings.class_id.astype(int), kind="stable")
             order = order[drawings.channel[order] == channel]
-            classes[..., channel] = self._burned(
-                grid, geometry[order], drawings.shape[order], drawings.class_id[order], np.uint8
+            classes[..., channel] = _burned(
+                grid, [shapes[i] for i in order.tolist()], drawings.class_id[order], np.uint8
             )
         return MapRaster(
             grid,
@@ -158,7 +164,7 @@ class VectorMap:
             self.legend.legend_id,
             covered,
             self.surveyed,
-            self._building_height_m(grid, drawings, geometry),
+            self._building_height_m(grid, drawings, shapes),
         )
 
     def buildings(self, grid: MapGrid) -> geopandas.GeoDataFrame:
@@ -237,46 +243,35 @@ class VectorMap:
         return _LocalMap(drawings, shapes, shapely.STRtree(shapes))
 
     def _building_height_m(
-        self, grid: MapGrid, drawings: _Drawings, geometry: np.ndarray
+        self, grid: MapGrid, drawings: _Drawings, shapes: Sequence[_Shape]
     ) -> np.ndarray:
         """Height of the tallest building in each cell; parts know better than the whole."""
         rows = np.flatnonzero(drawings.is_building)
-        features = self.features.table.iloc[drawings.feature[rows]]
-        height_m = features["height_m"].to_numpy(float)
-        is_part = np.array([_is_part(tags) for tags in features["tags"]], bool)
+        feature = drawings.feature[rows]
+        height_m, is_part = self._height_m[feature], self._is_part[feature]
         is_known = ~np.isnan(height_m)
         # drawn last wins: a part over a whole, a known height over an unknown, the taller
         order = np.lexsort((np.nan_to_num(height_m), is_known, is_part & is_known))
         rows, height_m = rows[order], height_m[order]
-        burned = self._burned(
-            grid, geometry[rows], drawings.shape[rows], np.arange(1, len(rows) + 1), np.int32
-        )
+        numbers = np.arange(1, len(rows) + 1)
+        burned = _burned(grid, [shapes[i] for i in rows.tolist()], numbers, np.int32)
         return np.concatenate([[0.0], height_m]).astype(np.float32)[burned]
 
-    def _burned(
-        self,
-        grid: MapGrid,
-        geometry: np.ndarray,
-        shape: np.ndarray,
-        values: np.ndarray,
-        dtype: type[np.generic],
-    ) -> np.ndarray:
-        """Cells with the value of the last geometry that takes them, else 0."""
-        import shapely
-        from affine import Affine
-        from rasterio import features as rasterio_features
 
-        if self.legend.fills_edges:
-            geometry, values = _with_edges(geometry, shape, values)
-        kept = ~shapely.is_empty(geometry)
-        if not kept.any():
-            return np.zeros(grid.shape, dtype)
-        return rasterio_features.rasterize(
-            zip(geometry[kept], values[kept].tolist(), strict=True),
-            out_shape=grid.shape,
-            transform=Affine.identity(),
-            dtype=np.dtype(dtype).name,
-        )
+def _burned(
+    grid: MapGrid, shapes: Sequence[_Shape], values: np.ndarray, dtype: type[np.generic]
+) -> np.ndarray:
+    """Cells with the value of the last shape that takes them, else 0."""
+    from affine import Affine
+    from rasterio import features as rasterio_features
+
+    valued = zip(shapes, values.tolist(), strict=True)
+    parts = [(part, value) for shape, value in valued for part in shape]
+    if not parts:
+        return np.zeros(grid.shape, dtype)
+    return rasterio_features.rasterize(
+        parts, out_shape=grid.shape, transform=Affine.identity(), dtype=np.dtype(dtype).name
+    )
 
 
 def _reader(path: str | Path) -> Callable[[str | Path], MapFeatures] | None:
@@ -381,6 +376,47 @@ def _shaped(geometry: np.ndarray, drawings: _Drawings) -> np.ndarray:
     point = (drawings.shape == "point") & (shapely.get_dimensions(geometry) > 0)
     geometry[point] = shapely.point_on_surface(geometry[point])
     return geometry
+
+
+def _shapes(geometry: np.ndarray, drawings: _Drawings, legend: Legend) -> list[_Shape]:
+    """What each drawing leaves on the raster, for rasterio.
+
+    rasterio would ask each geometry for its GeoJSON, which takes longer than the drawing.
+    """
+    import shapely
+
+    row = np.arange(len(geometry))
+    if legend.fills_edges:
+        geometry, row = _with_edges(geometry, drawings.shape, row)
+    parts, owner = shapely.get_parts(geometry, return_index=True)
+    owner, parts = row[owner][~shapely.is_empty(parts)], parts[~shapely.is_empty(parts)]
+    is_polygon = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    rings, ring_owner = shapely.get_rings(parts[is_polygon], return_index=True)
+    rings_of = _runs(_coordinates(rings), ring_owner, int(is_polygon.sum()))
+    polygons = iter({"type": "Polygon", "coordinates": paths} for paths in rings_of)
+    lines = (
+        {"type": "LineString", "coordinates": path}
+        if len(path) > 1
+        else {"type": "Point", "coordinates": path[0]}
+        for path in _coordinates(parts[~is_polygon])
+    )
+    drawn = [next(polygons if of_area else lines) for of_area in is_polygon]
+    return _runs(drawn, owner, len(drawings.feature))
+
+
+def _coordinates(geometry: np.ndarray) -> list[Any]:
+    """The coordinates of each line, ring or point."""
+    import shapely
+
+    places, owner = shapely.get_coordinates(geometry, return_index=True)
+    x, y = places.T.tolist()
+    return _runs(list(zip(x, y, strict=True)), owner, len(geometry))
+
+
+def _runs(items: Sequence[Any], owner: np.ndarray, number: int) -> list[Any]:
+    """The items of each owner, whose indices ascend."""
+    stops = np.cumsum(np.bincount(owner, minlength=number)).tolist()
+    return [items[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
 
 
 def _with_edges(
