@@ -209,7 +209,8 @@ def job_of(
     Raises:
         ValueError: The arguments do not fit together, or a zoom that the provider does not have.
     """
-    lat_deg = _middle_lat_deg(target)
+    places: Any = None if isinstance(target, Area) else _places(target)
+    lat_deg = target.center[0] if isinstance(target, Area) else float(places[0].lat_deg.mean())
     zoom = _zoom(source, zoom, resolution_m, lat_deg)
     size = CropSize.of(crop_m, crop_px, cell_m, pixel_m=_pixel_m(source, zoom, lat_deg))
     frames: dict[str, LocalFrame] = {}
@@ -221,7 +222,7 @@ def job_of(
             frames, crops = gallery.grid_crops(area, size, overlap=overlap, region=region)
     else:
         half_m = radius_m or (size.side_m / 2 if size else 0.0)
-        points, frames, regions = _places(target)
+        points, frames, regions = places
         area = Area.around(points, half_m)
         if size is not None and on_grid:
             for region, frame in frames.items():
@@ -251,12 +252,6 @@ def _places(target: Points | Manifest) -> tuple[Points, dict[str, LocalFrame], n
     if isinstance(target, Points):
         return target, *gallery.regions_of(target)
     return galleries.places_of(target)
-
-
-def _middle_lat_deg(target: Area | Points | Manifest) -> float:
-    if isinstance(target, Area):
-        return target.center[0]
-    return float(_places(target)[0].lat_deg.mean())
 
 
 def _zoom(

@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+import mercantile
 import numpy as np
 import pytest
 import rasterio
@@ -153,7 +154,26 @@ def test_missing_tiles_are_exit_code_1_and_named(tmp_path, template):
     answer = json.loads(result.stdout)
     assert not answer["complete"]
     assert answer["tiles"]["absent"] == answer["mosaics"][0]["num_missing"] > 0
-    assert "Something is missing" in result.stderr
+    assert f"{answer['tiles']['absent']} tiles are not at the provider" in result.stderr
+
+
+def test_a_place_without_a_single_tile_is_questioned(tmp_path, template):
+    box = ("--box", 2.30, 48.80, 2.301, 48.801)
+    result = run(*box, "--url", template, "--zoom", ZOOM, "--out", tmp_path / "o")
+    assert result.exit_code == 1
+    assert "none of these tiles. Is the place right" in result.stderr
+
+
+def test_tiles_of_512_pixels_are_bit_exact_too(tmp_path, source, template):
+    west, south, east, north = mercantile.bounds(LEFT // 2 + 1, TOP // 2 + 1, ZOOM - 1)
+    result = run(
+        "--box", west, south, east, north, "--url", template + "&tilesize=512", "--tile-px", 512,
+        "--zoom", ZOOM - 1, "--out", tmp_path / "o",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    with rasterio.open(tmp_path / "o" / "box.tif") as dataset:
+        assert dataset.shape == (512, 512)
+        assert (dataset.read([1, 2, 3]) == read_window(source, dataset.bounds)).all()
 
 
 def test_a_dry_run_says_what_it_takes_and_makes_nothing(tmp_path, template):

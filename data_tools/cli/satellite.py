@@ -242,11 +242,18 @@ def _echo(result: Result, *, as_json: bool) -> None:
         )
         for tile, reason in report.failed[:10]:
             _log.warning("Tile %d/%d/%d: %s", *tile, reason)
+        if report.failed:
+            _log.warning("%d tiles failed: run the same command again.", len(report.failed))
+        if report.absent and not (report.stored or report.already):
+            _log.warning(
+                "The provider has none of these tiles. Is the place right, latitude and longitude "
+                "in order?"
+            )
+        elif report.absent:
+            _log.warning("%d tiles are not at the provider.", report.absent)
     if result.crops:
         written = len(result.crops) - result.num_missing_crops
         _log.info("%d crops written, %d left out.", written, result.num_missing_crops)
-    if not result.is_complete:
-        _log.warning("Something is missing. Run the same command again to fetch it.")
     if as_json:
         click.echo(json.dumps(result.as_dict()))
         return
