@@ -60,19 +60,28 @@ class DownloadReport:
 
 
 def client_for(
-    provider: Provider, *, rate_per_s: float | None = None, **options: float | str
+    provider: Provider,
+    *,
+    rate_per_s: float | None = None,
+    has_permission: bool = False,
+    **options: float | str,
 ) -> Client:
     """A client at the provider's rate, or a lower one.
 
     Raises:
-        RefusedError: The rate is above the provider's.
+        RefusedError: The rate is above the provider's, without its permission.
     """
+    rate_per_s = provider.policy.rate_per_s if rate_per_s is None else rate_per_s
+    _require_polite(provider, rate_per_s, has_permission=has_permission)
+    return Client(rate_per_s, **options)  # type: ignore[arg-type]
+
+
+def _require_polite(provider: Provider, rate_per_s: float, *, has_permission: bool) -> None:
     polite = provider.policy.rate_per_s
-    if rate_per_s is not None and rate_per_s > polite:
+    if rate_per_s > polite and not has_permission:
         raise RefusedError(
             f"{provider.name} is asked at most {polite:g} times a second, not {rate_per_s:g}."
         )
-    return Client(polite if rate_per_s is None else rate_per_s, **options)  # type: ignore[arg-type]
 
 
 def store_for(provider: Provider, path: str | os.PathLike[str], **options: float) -> TileStore:
@@ -110,17 +119,25 @@ def download(
         progress: Called with the number of tiles that are done since the last call.
 
     Raises:
-        RefusedError: The terms do not allow it, or the server refuses.
+        RefusedError: The terms do not allow it, the client is too fast, or the server refuses.
         ProviderDownError: Nothing but failures; what came before is stored.
         KeyMissingError: The provider needs a key.
         NoSpaceError: The disk is full; what came before is stored.
     """
     wanted = list(dict.fromkeys(TileId(*tile) for tile in tiles))
     missing = store.missing(wanted)
+    _require_polite(provider, client.rate_per_s, has_permission=has_permission)
     require_permission(provider, len(store) + len(missing), has_permission=has_permission)
     before = len(store.stored(wanted))
     job = _Job(provider, store, client, progress)
     seconds = job.run(missing)
+    if missing and not job.num_images and not job.failures:
+        logger.warning(
+            "%s has none of the %d tiles: look at its address, its zooms and the area; when they "
+            "are right later, TileStore.forget_absent lets it be asked again",
+            provider.name,
+            len(missing),
+        )
     stored, absent = len(store.stored(wanted)), len(store.absent(wanted))
     # a placeholder that was recognised late takes stored tiles away
     return DownloadReport(
@@ -141,6 +158,7 @@ def revalidate(
     Arguments and errors are those of `download`; tiles that are not stored are left out.
     """
     stored = store.stored(dict.fromkeys(TileId(*tile) for tile in tiles))
+    _require_polite(provider, client.rate_per_s, has_permission=False)
     job = _Job(provider, store, client, progress, validators=store.validators)
     seconds = job.run(stored)
     failed, changed = len(job.failures), job.num_images

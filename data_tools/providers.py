@@ -75,7 +75,7 @@ class Policy:
 
 
 UNKNOWN = Policy("ask", UNKNOWN_CAP, 5.0, "", "Its terms are not known to us.")
-OWN = Policy("allow", None, 200.0, "", "A server on this machine.")
+OWN = Policy("allow", None, 10_000.0, "", "A server on this machine.")
 
 _KEYED = "What may be stored depends on your plan."
 _OPEN = "Open data, with attribution and at a polite rate."

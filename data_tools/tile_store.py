@@ -241,7 +241,8 @@ class TileStore:
         """Close every connection; a writer leaves one file, which needs nothing beside it."""
         if self._is_writer and self._connections:
             with contextlib.suppress(sqlite3.Error, StoreError):
-                # fails while others read, and is then left to the next writer
+                # fails at once while others read, and is then left to the next writer
+                self._connection().execute("PRAGMA busy_timeout = 0")
                 self._connection().execute("PRAGMA journal_mode = DELETE")
         for connection in self._connections:
             connection.close()

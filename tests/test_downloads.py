@@ -1,5 +1,6 @@
 """Downloads: whatever the server does and whenever we are killed, every tile arrives once."""
 
+import dataclasses
 import json
 import math
 import os
@@ -214,12 +215,30 @@ def test_an_interrupt_does_not_wait_for_a_pause_and_keeps_what_came(path):
 
 def test_the_terms_are_looked_at_before_anything_is_fetched(path):
     with TileServer() as server:
-        provider = provider_of(server, policy=providers.UNKNOWN)
+        policy = dataclasses.replace(providers.UNKNOWN, rate_per_s=1e4)
+        provider = provider_of(server, policy=policy)
         many = [TileId(16, x, y) for x in range(40) for y in range(30)]
         with downloads.store_for(provider, path) as store, quick_client() as client:
             with pytest.raises(RefusedError, match="1,200 tiles"):
                 downloads.download(provider, many, store, client)
             assert server.log == []
+
+
+def test_a_client_that_is_faster_than_the_terms_is_refused(path):
+    with TileServer() as server:
+        provider = provider_of(server, policy=providers.UNKNOWN)
+        with downloads.store_for(provider, path) as store, quick_client(20) as client:
+            with pytest.raises(RefusedError, match="at most 5 times a second, not 20"):
+                downloads.download(provider, TILES, store, client)
+            assert server.log == []
+            report = downloads.download(provider, TILES[:3], store, client, has_permission=True)
+            assert report.stored == 3
+
+
+def test_a_provider_that_has_nothing_is_said(path, caplog):
+    with TileServer(absent=TILES) as server:
+        assert downloaded(server, path).absent == len(TILES)
+        assert "none of the 96 tiles" in caplog.text
 
 
 def test_progress_counts_to_the_end(path):

@@ -340,6 +340,22 @@ def test_a_server_that_is_closed_for_today_is_not_waited_for():
         client.get(f"{server.root}/x")
 
 
+def test_the_proxy_of_the_environment_is_used_and_its_password_not_told(monkeypatch):
+    answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ScriptedServer(answer) as server, quick_client(max_attempts=1) as client:
+        monkeypatch.setenv("http_proxy", server.root.replace("//", "//me:pa55word@"))
+        assert client.get("http://tiles.example/1/2/3").body == b"ok"
+        (request,) = server.requests
+        assert request.startswith("GET http://tiles.example/1/2/3 HTTP/1.1")
+        assert "proxy-authorization: basic bwu6cge1nxdvcmq=" in request.lower()
+    with quick_client(max_attempts=1) as client:
+        with pytest.raises(ProviderDownError) as raised:
+            client.get("http://tiles.example/1/2/3")
+        assert "pa55word" not in "".join(traceback.format_exception(raised.value))
+
+
 # ---------------------------------------------------------------- keys
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import mercantile
@@ -296,6 +297,20 @@ def test_a_second_writer_says_that_it_cannot(store, path):
         assert reader.get(TILES[0]) == tile_bytes(*TILES[0])
     with pytest.raises(StoreError, match="opened to read"):
         reader.put_many([image(TILES[1])])
+
+
+def test_closing_does_not_wait_for_readers(path):
+    store = TileStore.writing(path, tile_px=PX)
+    store.put_many(map(image, TILES))
+    with TileStore(path) as reader:
+        reader.get(TILES[0])
+        started_s = time.monotonic()
+        store.close()
+        # else it would be a minute
+        assert time.monotonic() - started_s < tile_store.WAIT_S / 2
+        assert reader.stored(TILES) == TILES
+    TileStore.writing(path, tile_px=PX).close()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def _put(path, tiles):
