@@ -359,12 +359,12 @@ def test_what_cannot_be_meant_is_refused(tmp_path, arguments, message):
 
 
 def test_a_million_square_kilometres_are_refused_with_the_estimate(tmp_path):
-    france = ("--box", -5, 42, 8, 51, "--zoom", 19, "--url", URL, "--out", tmp_path / "o", "--yes")
-    result = run(*france)
+    france = ("--box", -5, 42, 8, 51, "--zoom", 19, "--url", URL, "--out", tmp_path / "o")
+    result = run(*france, "--rate", 50, "--yes")
     assert result.exit_code == 1
     assert re.search(
         r"Error: [\d,]{7,9} square km at zoom 19 are [\d,]{11} tiles, about [\d.]+ TB and "
-        r"[\d.]+ days at 200 tiles a second\. That is more than 20,000,000",
+        r"[\d.]+ days at 50 tiles a second\. That is more than 20,000,000",
         result.stderr,
     )
     dry = run(*france, "--dry-run", "--json")
