@@ -15,7 +15,7 @@ from typing import Any
 BENCHMARKS = {
     "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
     "manifest": "a manifest of a million views: saving, loading, checking, appending",
-    "tiles": "downloads against a rate limit, the tile store, and resuming",
+    "osm": "maps from files: reading beside osmnx, drawing windows of a town and a city",
     "tiles": "downloads against a rate limit, the tile store, and resuming",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
 }

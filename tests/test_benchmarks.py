@@ -208,3 +208,21 @@ def test_quick_manifest_saves_loads_checks_and_appends_within_its_memory():
     for row in results.numbers["rows"]:
         # a million rows must fit into 1 GB: a fiftieth of it beside what the libraries need
         assert row["peak_bytes"] < 250e6, row
+
+
+# ---------------------------------------------------------------------- osm
+
+
+def test_quick_osm_compares_the_readers_and_draws_windows(tmp_path):
+    file = tmp_path / "osm.json"
+    finished = run_benchmarks("osm", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    reading, drawing = finished.stdout.strip().split("\n\n")
+    for table in (reading, drawing):
+        lines = table.splitlines()
+        assert all(line.count("|") == lines[0].count("|") for line in lines)
+    facts = json.loads(file.read_text())
+    ours, osmnx = (facts["reading"][name] for name in ("ours", "osmnx"))
+    assert ours["features"] == osmnx["features"] > 100
+    assert facts["ratios"]["seconds"] == pytest.approx(osmnx["cpu_s"] / ours["cpu_s"])
+    assert 0 < facts["drawing"]["town"]["median_ms"] <= facts["drawing"]["town"]["high_ms"]
