@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -26,6 +27,7 @@ MAX_XMP_BYTES = 1 << 20
 """An XMP packet in a JPEG segment has at most 64 kB; one in a PNG may be larger."""
 
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
+_ORIENTATION, _TAKEN, _TAKEN_OFFSET, _TAKEN_FRACTION = 0x0112, 0x9003, 0x9011, 0x9291
 _FOCAL_LENGTH, _FOCAL_LENGTH_35MM, _DIGITAL_ZOOM = 0x920A, 0xA405, 0xA404
 _FOCAL_PLANE_X_RESOLUTION, _FOCAL_PLANE_UNIT, _PIXEL_X_DIMENSION = 0xA20E, 0xA210, 0xA002
 _LAT_REF, _LAT, _LON_REF, _LON = 1, 2, 3, 4
@@ -121,6 +123,34 @@ def focal_px_of(exif: Image.Exif, *, width_px: int, height_px: int, name: str) -
         return None
     resized = width_px / (_positive(tags.get(_PIXEL_X_DIMENSION)) or width_px)
     return focal_mm * resolution / unit_mm * resized * max(zoom, 1.0)
+
+
+def taken_at(exif: Image.Exif, name: str) -> datetime | None:
+    """When a photo was taken; without a time zone where its file does not say which.
+
+    DateTimeOriginal with SubSecTimeOriginal and OffsetTimeOriginal. None where there is none, and
+    for the standard's blanks and a camera whose clock was never set.
+    """
+    tags = exif.get_ifd(_EXIF_IFD)
+    text = _text(tags.get(_TAKEN))
+    if not text.strip(" :0"):
+        return None
+    try:
+        moment = datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+        fraction = _text(tags.get(_TAKEN_FRACTION))
+        if fraction.isdigit():
+            moment += timedelta(seconds=float(f"0.{fraction}"))
+        offset = _text(tags.get(_TAKEN_OFFSET)).strip(" :")
+        return moment.replace(tzinfo=datetime.fromisoformat(f"2000-01-01T00:00{offset}").tzinfo)
+    except ValueError:
+        _log.warning("%s: EXIF DateTimeOriginal is %r; it is taken as unknown.", name, text)
+        return None
+
+
+def orientation_of(exif: Image.Exif) -> int:
+    """How the stored image must be turned to be upright, 1 to 8 as EXIF counts; 1 is not at all."""
+    value = exif.get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,9 @@ MASK_THRESHOLD = 128
 
 _JPEG_START, _PNG_START = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif"}
+_GPANO = b"photos/1.0/panorama"
+"""In the name of its XML namespace."""
+
 _FULL_SPHERE_RATIO, _RATIO_TOLERANCE = 2.0, 0.01
 
 # what Pillow raises on damaged files, depending on where the damage is
@@ -328,6 +332,56 @@ def read_fix(path: str | Path) -> Fix | None:
     path = Path(path)
     with _opened(path, math.inf) as image:
         return exif.fix_of(image.getexif(), path.name)
+
+
+@dataclass(frozen=True)
+class FileTags:
+    """What an image file says of itself; its pixels are not decoded.
+
+    Args:
+        width_px: Columns as stored, before any EXIF orientation.
+        height_px: Rows as stored.
+        orientation: How it must be turned to be upright, 1 to 8 as EXIF counts.
+        fix: Position and compass, where there are any.
+        focal_px: Focal length in stored pixels, where the file says.
+        taken: When; without a time zone where the file does not say which.
+        panorama: GPano, where there is any.
+    """
+
+    width_px: int
+    height_px: int
+    orientation: int
+    fix: Fix | None
+    focal_px: float | None
+    taken: datetime | None
+    panorama: exif.PanoramaTags | None
+
+
+def read_tags(
+    path: str | Path, *, ignore_gps: bool = False, max_pixels: int = MAX_PIXELS
+) -> FileTags:
+    """What a JPEG or PNG file says of itself.
+
+    Raises:
+        PhotoError: The file is not an image that can be read, or its tags are impossible.
+        PhotoTooLargeError: It has more than max_pixels.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as image:
+        tags = image.getexif()
+        packet = image.info.get("xmp", image.info.get("XML:com.adobe.xmp"))
+        if not packet or _GPANO not in (packet.encode() if isinstance(packet, str) else packet):
+            packet = None
+        width_px, height_px = image.size
+        return FileTags(
+            width_px,
+            height_px,
+            exif.orientation_of(tags),
+            None if ignore_gps else exif.fix_of(tags, path.name),
+            exif.focal_px_of(tags, width_px=width_px, height_px=height_px, name=path.name),
+            exif.taken_at(tags, path.name),
+            None if packet is None else exif.panorama_tags_of(packet, path.name),
+        )
 
 
 def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:

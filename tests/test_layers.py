@@ -21,7 +21,8 @@ TABLE = """
 4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration
 4  data_tools.satellite data_tools.openstreetmap data_tools.panoramas data_tools.polar
-4  data_tools.splits data_tools.importers data_tools.contact_sheets data_tools.gpx_tracks data_tools.photo_services
+4  data_tools.splits data_tools.importers data_tools.contact_sheets
+4  data_tools.gpx_tracks data_tools.photo_services data_tools.ground_images
 4  data_tools.downloads data_tools.areas data_tools.points data_tools.stac data_tools.tile_plans
 4  data_tools.imagery data_tools.mosaics data_tools.crops data_tools.galleries
 3  nn datasets data_tools.fetch data_tools.providers data_tools.capabilities
