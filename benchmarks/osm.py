@@ -158,7 +158,7 @@ def _read_by_osmnx(source: Path) -> dict[str, Any]:
 
     from crossview.legends import MAP_KEYS
 
-    tags = dict.fromkeys(sorted(MAP_KEYS), True)
+    tags: dict[str, Any] = dict.fromkeys(sorted(MAP_KEYS), True)
     return _timed(lambda: len(osmnx.features_from_xml(source, tags=tags)))
 
 

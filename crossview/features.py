@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("osm_type", "osm_id", "kind", "tags", "height_m", "min_height_m", "geometry")
 
+WHOLLY_UNMAPPED = 0.999999
+"""Share of a box from which on nothing of it is mapped, for the rounding of borders."""
+
 
 @dataclass(frozen=True, eq=False)
 class MapFeatures:
@@ -28,11 +31,13 @@ class MapFeatures:
             `kind` ("area", "line" or "point"), `tags` (dict), `height_m` (NaN where not known),
             `min_height_m` (of the underside; 0 on the ground) and `geometry`. Areas are valid
             polygons with their holes.
-        extent: The box that the file maps completely.
+        extent: The box that the file maps completely, but for `unmapped`.
         source: Where it came from, for messages.
         surveyed: Classes whose absence means absence; None for all that a legend has.
         skipped: What could not be used, and how often.
         attribution: Who must be named where maps made of it are shown; empty where nobody is known.
+        unmapped: Polygon or MultiPolygon in degrees, the part of the extent that is not mapped (of
+            a city that was cut out along its border); None where there is none.
     """
 
     table: geopandas.GeoDataFrame
@@ -41,6 +46,7 @@ class MapFeatures:
     surveyed: frozenset[str] | None = None
     skipped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     attribution: str = ""
+    unmapped: Any = None
 
     def __post_init__(self) -> None:
         missing = [name for name in COLUMNS if name not in self.table.columns]
@@ -72,10 +78,19 @@ class MapFeatures:
                 f"{bounds_text(bounds)} lies outside of it. Use a map of the place, or check that "
                 "latitude and longitude are not swapped."
             )
-        table = self.table[shapely.intersects(self.table.geometry, shapely.box(*extent))]
+        unmapped, box = self.unmapped, shapely.box(*extent)
+        if unmapped is not None:
+            unmapped = shapely.intersection(unmapped, box)
+            if unmapped.area >= WHOLLY_UNMAPPED * box.area:
+                raise MapOutsideError(
+                    f"The map {self.source} does not cover {bounds_text(extent)}: it says that it "
+                    "was cut out along a border, and the area lies beyond. Use a map of the place."
+                )
+            unmapped = unmapped if unmapped.area > 0 else None
+        table = self.table[shapely.intersects(self.table.geometry, box)]
         if table.empty:
             raise MapError(f"Nothing is mapped in {bounds_text(extent)} of {self.source}.")
-        return replace(self, table=table.reset_index(drop=True), extent=extent)
+        return replace(self, table=table.reset_index(drop=True), extent=extent, unmapped=unmapped)
 
 
 def bounds_text(bounds: GeoBounds) -> str:

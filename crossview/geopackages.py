@@ -42,6 +42,7 @@ class MapFacts:
         attribution: Who must be named where maps made of it are shown.
         surveyed: Classes whose absence means absence; None for all that a legend has.
         skipped: What could not be used, and how often.
+        unmapped: The part of the extent that is not mapped, as WKT; empty where there is none.
         schema_version: Of the file.
     """
 
@@ -52,6 +53,7 @@ class MapFacts:
     attribution: str
     surveyed: list[str] | None
     skipped: dict[str, int]
+    unmapped: str = ""
     schema_version: int = SCHEMA_VERSION
 
 
@@ -77,6 +79,7 @@ def write_geopackage(
         MapError: The name does not end in .gpkg.
     """
     import pyogrio
+    import shapely
 
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
@@ -90,6 +93,7 @@ def write_geopackage(
         features.attribution,
         surveyed,
         dict(features.skipped),
+        "" if features.unmapped is None else shapely.to_wkt(features.unmapped, -1),
     )
     metadata = {
         _KEY: json.dumps(asdict(facts), ensure_ascii=False),
@@ -120,6 +124,7 @@ def read_geopackage(path: str | Path) -> MapFeatures:
     """
     import pandas as pd
     import pyogrio
+    import shapely
 
     facts = map_facts(path)
     if facts is None:
@@ -131,9 +136,10 @@ def read_geopackage(path: str | Path) -> MapFeatures:
     try:
         tables = [_as_features(pyogrio.read_dataframe(path, layer=name), name) for name in LAYERS]
         table = pd.concat(tables, ignore_index=True)
+        unmapped = shapely.from_wkt(facts.unmapped) if facts.unmapped else None
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, KeyError) as error:
         raise MapError(f"{path} is damaged ({error}). Make it again.") from error
-    except ValueError as error:  # JSON, or geometry that is none
+    except (ValueError, shapely.errors.ShapelyError) as error:  # JSON, or geometry that is none
         raise MapError(f"{path} holds values that cannot be read ({error}).") from error
     return MapFeatures(
         table,
@@ -142,6 +148,7 @@ def read_geopackage(path: str | Path) -> MapFeatures:
         surveyed=None if facts.surveyed is None else frozenset(facts.surveyed),
         skipped=MappingProxyType(facts.skipped),
         attribution=facts.attribution,
+        unmapped=unmapped,
     )
 
 

@@ -52,11 +52,12 @@ class _Drawings:
 
 @dataclass(frozen=True, eq=False)
 class _LocalMap:
-    """The drawings in the metres of one frame, and an index of where they are."""
+    """The drawings in the metres of one frame, an index of where they are, and what is unmapped."""
 
     drawings: _Drawings
     geometry: np.ndarray
     tree: Any
+    unmapped: Any
 
 
 class VectorMap:
@@ -145,11 +146,18 @@ class VectorMap:
             MapError: The map does not reach the grid.
             OutOfRegionError: The grid leaves the region of its frame.
         """
+        import shapely
+
         covered = self._covered(grid)
         local = self._local_map(grid.frame)
+        if local.unmapped is not None and shapely.intersects(local.unmapped, _box(grid)):
+            covered &= self._mapped(local.unmapped, grid)
         near = np.sort(local.tree.query(_box(grid, margin_m=grid.cell_m)))
         drawings = local.drawings.only(near)
-        shapes = _shapes(_in_pixels(local.geometry[near], grid), drawings, self.legend)
+        geometry, row = _in_pixels(local.geometry[near], grid), np.arange(len(near))
+        if self.legend.fills_edges:
+            geometry, row = _with_edges(geometry, drawings.shape, row)
+        shapes = _shapes(geometry, len(near), row)
         classes = np.zeros((*grid.shape, len(CHANNELS)), np.uint8)
         for channel in range(len(CHANNELS)):
             # the first class of the list wins, so it is drawn last
@@ -178,7 +186,7 @@ class VectorMap:
         import geopandas
 
         local = self._local_map(grid.frame)
-        near = np.sort(local.tree.query(_box(grid, margin_m=0.0), predicate="intersects"))
+        near = np.sort(local.tree.query(_box(grid), predicate="intersects"))
         near = near[local.drawings.is_building[near]]
         rows = self.features.table.iloc[local.drawings.feature[near]]
         columns = {
@@ -216,6 +224,17 @@ class VectorMap:
             )
         return covered
 
+    def _mapped(self, unmapped: Any, grid: MapGrid) -> np.ndarray:
+        """Which cells do not have their centre in what is unmapped."""
+        (shape,) = _shapes(_in_pixels(np.array([unmapped]), grid), 1)
+        is_mapped = _burned(grid, [shape], np.ones(1, int), np.uint8) == 0
+        if not is_mapped.any():
+            raise MapOutsideError(
+                f"The map {self.features.source} does not cover the grid: it says that it was cut "
+                "out along a border, and the grid lies beyond. Use a map of the place."
+            )
+        return is_mapped
+
     def _holds(self, frame: LocalFrame, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
         lat_deg, lon_deg = frame.to_geodetic(x_m, y_m)
         west, south, east, north = self.bounds_geo
@@ -240,7 +259,10 @@ class VectorMap:
 
         geometry[reached] = shapely.transform(geometry[reached], to_local)
         shapes = _shaped(geometry[drawings.feature], drawings)
-        return _LocalMap(drawings, shapes, shapely.STRtree(shapes))
+        unmapped = self.features.unmapped
+        if unmapped is not None:
+            unmapped = shapely.transform(shapely.intersection(unmapped, _region(frame)), to_local)
+        return _LocalMap(drawings, shapes, shapely.STRtree(shapes), unmapped)
 
     def _building_height_m(
         self, grid: MapGrid, drawings: _Drawings, shapes: Sequence[_Shape]
@@ -378,18 +400,21 @@ def _shaped(geometry: np.ndarray, drawings: _Drawings) -> np.ndarray:
     return geometry
 
 
-def _shapes(geometry: np.ndarray, drawings: _Drawings, legend: Legend) -> list[_Shape]:
-    """What each drawing leaves on the raster, for rasterio.
+def _shapes(geometry: np.ndarray, number: int, row: np.ndarray | None = None) -> list[_Shape]:
+    """Geometries in pixels as rasterio wants them, those of one row together.
 
     rasterio would ask each geometry for its GeoJSON, which takes longer than the drawing.
+
+    Args:
+        geometry: (geometries,) of any kind.
+        number: Of rows.
+        row: (geometries,) which row each belongs to, ascending; default, each has its own.
     """
     import shapely
 
-    row = np.arange(len(geometry))
-    if legend.fills_edges:
-        geometry, row = _with_edges(geometry, drawings.shape, row)
     parts, owner = shapely.get_parts(geometry, return_index=True)
-    owner, parts = row[owner][~shapely.is_empty(parts)], parts[~shapely.is_empty(parts)]
+    owner = owner if row is None else row[owner]
+    owner, parts = owner[~shapely.is_empty(parts)], parts[~shapely.is_empty(parts)]
     is_polygon = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
     rings, ring_owner = shapely.get_rings(parts[is_polygon], return_index=True)
     rings_of = _runs(_coordinates(rings), ring_owner, int(is_polygon.sum()))
@@ -400,8 +425,7 @@ def _shapes(geometry: np.ndarray, drawings: _Drawings, legend: Legend) -> list[_
         else {"type": "Point", "coordinates": path[0]}
         for path in _coordinates(parts[~is_polygon])
     )
-    drawn = [next(polygons if of_area else lines) for of_area in is_polygon]
-    return _runs(drawn, owner, len(drawings.feature))
+    return _runs([next(polygons if is_area else lines) for is_area in is_polygon], owner, number)
 
 
 def _coordinates(geometry: np.ndarray) -> list[Any]:
@@ -442,7 +466,7 @@ def _in_pixels(geometry: np.ndarray, grid: MapGrid) -> np.ndarray:
     return shapely.transform(geometry, to_pixel)
 
 
-def _box(grid: MapGrid, *, margin_m: float) -> Any:
+def _box(grid: MapGrid, *, margin_m: float = 0.0) -> Any:
     import shapely
 
     west_m, south_m, east_m, north_m = grid.bounds

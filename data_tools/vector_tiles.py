@@ -33,6 +33,9 @@ SNAP_UNITS = 1.5
 SHARED_SEAM = 0.5
 """Share of a seam that two pieces without ids have in common if they are one thing."""
 
+MASK_LAYER = "mask"
+"""Layer of what lies beyond the border along which an extract was cut out."""
+
 BUILDING_LAYERS = ("building", "buildings")
 """Layers whose features need not say that they are buildings."""
 
@@ -81,7 +84,7 @@ def read_vector_tiles(path: str | Path, bounds: GeoBounds | None = None) -> MapF
     points stay as the tiles have them. Positions are as coarse as the tiles of the largest zoom.
 
     The features have `osm_type` "tile" and the tiles' own ids. `surveyed` are the classes that
-    occur and that all legends know: basemaps leave out many.
+    occur and that all legends know: basemaps leave out many. A layer `mask` is what is unmapped.
 
     Args:
         path: A PMTiles archive.
@@ -97,7 +100,10 @@ def read_vector_tiles(path: str | Path, bounds: GeoBounds | None = None) -> MapF
     with pmtiles.explained(archive.path):
         pieces = list(_pieces_of(archive, archive.extent if bounds is None else bounds))
         skipped: Counter[str] = Counter()
-        features = _features(pieces, archive.max_zoom, skipped)
+        features = _features(
+            [p for p in pieces if p.layer != MASK_LAYER], archive.max_zoom, skipped
+        )
+        unmapped = _union([p.geometry for p in pieces if p.layer == MASK_LAYER], archive.max_zoom)
     if bounds is None and not features:
         raise MapError(
             f"{path} holds no map feature in its largest zoom, {archive.max_zoom}. Expected layers "
@@ -110,6 +116,7 @@ def read_vector_tiles(path: str | Path, bounds: GeoBounds | None = None) -> MapF
         surveyed=occurring_classes(features),
         skipped=MappingProxyType(dict(+skipped)),
         attribution=archive.attribution,
+        unmapped=unmapped,
     )
     return whole if bounds is None else whole.within(bounds)
 
@@ -165,7 +172,7 @@ def _layer_pieces(content: memoryview, column: int, row: int) -> Iterator[_Piece
     for feature, tagged, drawn in zip(layer.features, pairs, commands, strict=True):
         kind = _KINDS[feature.get(3, 0)]
         tags = layer.tags(tagged)
-        if kind is not None and not MAP_KEYS.isdisjoint(tags):
+        if kind is not None and (layer.name == MASK_LAYER or not MAP_KEYS.isdisjoint(tags)):
             paths = [path for path in _paths(drawn) if len(path) >= _MIN_PLACES[kind]]
             if paths:
                 by_kind[kind].append((feature.get(1, 0) & _MAX_ID, tuple(tags.items()), paths))
@@ -380,11 +387,6 @@ def _features(pieces: Sequence[_Piece], zoom: int, skipped: Counter[str]) -> lis
     """Areas put together, then lines, then points, in degrees."""
     import shapely
 
-    def to_degrees(units: np.ndarray) -> np.ndarray:
-        x, y = units.T / TILE_UNITS
-        lat_deg, lon_deg = tiles.geodetic(x, y, zoom)
-        return np.column_stack([lon_deg, lat_deg])
-
     areas = [piece for piece in pieces if piece.kind == "area"]
     groups = _wholes(areas)
     whole = [(areas[group[0]], _joined([areas[i].geometry for i in group])) for group in groups]
@@ -398,7 +400,7 @@ def _features(pieces: Sequence[_Piece], zoom: int, skipped: Counter[str]) -> lis
     whole = [(piece, geometry) for piece, geometry in whole if not geometry.is_empty]
     geometries = np.array([geometry for _, geometry in whole], dtype=object)
     if len(geometries):
-        geometries = shapely.transform(geometries, to_degrees)
+        geometries = _in_degrees(geometries, zoom)
         is_area = np.array([piece.kind == "area" for piece, _ in whole])
         geometries[is_area] = repaired(geometries[is_area])
     features = []
@@ -410,6 +412,23 @@ def _features(pieces: Sequence[_Piece], zoom: int, skipped: Counter[str]) -> lis
             feature.min_height_m = osm_tags.min_height_m(tags)
         features.append(feature)
     return features
+
+
+def _union(geometries: Sequence[Any], zoom: int) -> Any:
+    import shapely
+
+    return _in_degrees(shapely.union_all(geometries), zoom) if geometries else None
+
+
+def _in_degrees(geometries: Any, zoom: int) -> Any:
+    import shapely
+
+    def to_degrees(units: np.ndarray) -> np.ndarray:
+        x, y = units.T / TILE_UNITS
+        lat_deg, lon_deg = tiles.geodetic(x, y, zoom)
+        return np.column_stack([lon_deg, lat_deg])
+
+    return shapely.transform(geometries, to_degrees)
 
 
 def _wholes(pieces: Sequence[_Piece]) -> list[list[int]]:

@@ -81,6 +81,17 @@ def test_what_a_map_skipped_and_surveyed_comes_back(town, tmp_path):
     assert again.attribution == ""
 
 
+def test_what_a_map_does_not_map_comes_back(town, tmp_path):
+    beyond = shapely.box(149.13, -35.285, 149.135, -35.275) - shapely.Point(149.132, -35.28).buffer(
+        0.001
+    )
+    features = MapFeatures(town.table, BOUNDS, "a test", unmapped=beyond)
+    write_geopackage(features, tmp_path / "town.gpkg")
+    assert shapely.equals_exact(read_geopackage(tmp_path / "town.gpkg").unmapped, beyond)
+    write_geopackage(town, tmp_path / "town.gpkg")
+    assert read_geopackage(tmp_path / "town.gpkg").unmapped is None
+
+
 def test_kinds_that_a_map_lacks_are_empty_layers(tmp_path):
     table = feature_table(
         [Feature("node", 1, "point", {"natural": "tree"}, shapely.Point(149, -35))]
@@ -226,3 +237,13 @@ def test_within_a_box_beside_the_map_is_an_error(town):
 def test_within_a_box_where_nothing_is_mapped_is_an_error(town):
     with pytest.raises(MapError, match="Nothing is mapped"):
         town.within(GeoBounds(149.1255, -35.2845, 149.1256, -35.2844))
+
+
+def test_within_a_box_that_is_not_mapped_is_an_error(town):
+    beyond = shapely.box(149.13, -35.285, 149.135, -35.275)
+    features = MapFeatures(town.table, BOUNDS, "a test", unmapped=beyond)
+    with pytest.raises(MapOutsideError, match="cut out along a border"):
+        features.within(GeoBounds(149.1301, -35.2812, 149.1303, -35.2808))
+    part = features.within(GeoBounds(149.1295, -35.2812, 149.1305, -35.2808))
+    assert shapely.equals(part.unmapped, shapely.box(149.13, -35.2812, 149.1305, -35.2808))
+    assert features.within(GeoBounds(149.1292, -35.2812, 149.13, -35.2808)).unmapped is None

@@ -297,6 +297,22 @@ def test_extent_attribution_and_surveyed_are_those_of_the_tiles(tmp_path):
         assert VectorMap(features, legend=legend).surveyed == features.surveyed
 
 
+def test_the_mask_of_an_extract_is_not_mapped(tmp_path):
+    layers = {
+        **houses(house(ring(9, 9, 99, 99))),
+        "mask": [house(ring(E // 2, -64, E + 64, E + 64))],
+    }
+    path = write(
+        tmp_path / "town.pmtiles", {WEST: layers, EAST: {"mask": [house(ring(0, 0, E, E))]}}
+    )
+    features = read_vector_tiles(path)
+    west, south, east, north = box_of(WEST, EAST)
+    beyond = shapely.box(west + (east - west) / 4, south, east, north)
+    assert features.unmapped.symmetric_difference(beyond).area < 1e-12
+    with pytest.raises(MapOutsideError, match="cut out along a border"):
+        read_vector_tiles(path, box_of(EAST))
+
+
 def test_a_box_reads_its_tiles_only(tmp_path):
     path = write(
         tmp_path / "town.pmtiles",
@@ -391,6 +407,17 @@ def test_florence_has_every_building_once_and_whole(data_dir, florence):
     assert area[0] == pytest.approx(area[1], rel=1e-5)
     # what stays on tile edges lies on the rim of the archive, or really stands there
     assert on_tile_edges(whole) < 0.003 * on_tile_edges(pieces)
+
+
+@pytest.mark.slow
+def test_beyond_the_border_of_florence_is_an_error_and_no_empty_map(florence):
+    town = VectorMap(florence)
+    cathedral = LocalFrame(43.7731, 11.2560)
+    raster = town(MapGrid.around(cathedral, 0, 0, radius_m=128, cell_m=0.5))
+    assert raster.covered.all()
+    assert raster.class_mask("building").mean() > 0.4
+    with pytest.raises(MapOutsideError, match="cut out along a border"):
+        town(MapGrid.around(LocalFrame(43.737, 11.157), 0, 0, radius_m=128, cell_m=0.5))
 
 
 def on_tile_edges(table):

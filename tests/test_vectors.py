@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pytest import approx
 
 from crossview import vectors
-from crossview.errors import MapError, OutOfRegionError
+from crossview.errors import MapError, MapOutsideError, OutOfRegionError
 from crossview.features import Feature, MapFeatures, feature_table
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid
@@ -397,6 +397,20 @@ def test_legends_disagree_on_which_closed_ways_are_areas():
         wall = map_of(hotel, legend=legend)(grid_of()).class_mask("wall")
         assert wall.any()
         assert not wall[10, 10]
+
+
+def test_what_a_map_says_it_does_not_map_is_not_covered():
+    house = feature_table([Feature("way", 1, "area", HOUSE, to_degrees(shapely.box(2, 2, 6, 6)))])
+    beyond = to_degrees(shapely.box(10, -50, 90, 50) - shapely.box(14, 14, 18, 18))
+    town = VectorMap(MapFeatures(house, AUSTRALIA, "test", unmapped=beyond))
+    raster = town(grid_of())
+    expected = np.ones((20, 20), bool)
+    expected[:, 10:] = False
+    expected[2:6, 14:18] = True
+    assert np.array_equal(raster.covered, expected)
+    assert town(grid_of(west_m=-40)).covered.all()
+    with pytest.raises(MapOutsideError, match="cut out along a border"):
+        town(grid_of(west_m=30))
 
 
 def test_one_map_serves_several_frames():
