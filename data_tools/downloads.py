@@ -29,6 +29,7 @@ MAX_FAILURES_IN_A_ROW = 24
 """Without one answer between them: the provider is down."""
 MAX_FIRST_FAILURES = 8
 """Without any answer before them."""
+WORKER = "crossview-download"
 JOIN_S = 2.0
 """For requests on their way when everything ends; they write nothing."""
 
@@ -273,7 +274,9 @@ class _Job:
                         break
 
         num_workers = min(self.client.num_connections, len(tiles))
-        workers = [threading.Thread(target=work, daemon=True) for _ in range(num_workers)]
+        workers = [
+            threading.Thread(target=work, daemon=True, name=WORKER) for _ in range(num_workers)
+        ]
         for worker in workers:
             worker.start()
         try:

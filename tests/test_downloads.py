@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -207,6 +208,7 @@ def test_an_interrupt_does_not_wait_for_a_pause_and_keeps_what_came(path):
             with pytest.raises(KeyboardInterrupt):
                 downloads.download(provider, TILES, store, client, progress=interrupted)
             assert len(store) >= 20
+            assert downloads.WORKER not in [thread.name for thread in threading.enumerate()]
             num_asked = len(server.log)
         assert num_asked < len(TILES)
         assert downloaded(server, path).is_complete

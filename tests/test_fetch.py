@@ -194,6 +194,19 @@ def test_a_fault_passes_and_the_answer_is_whole(fault):
         assert server.requests(TILE) == [fault, fault, "200"]
 
 
+@pytest.mark.parametrize(
+    ("deadline_factor", "min_bytes_per_s"), [(1e9, 512), (2, 0)], ids=["slowness", "deadline"]
+)
+def test_a_trickle_is_given_up(monkeypatch, deadline_factor, min_bytes_per_s):
+    monkeypatch.setattr(fetch, "DEADLINE_FACTOR", deadline_factor)
+    with (
+        TileServer(faults={TILE: ["drip"]}) as server,
+        quick_client(timeout_s=0.2, max_attempts=1, min_bytes_per_s=min_bytes_per_s) as client,
+        pytest.raises(ProviderDownError, match=r"only \d+ bytes within"),
+    ):
+        client.get(address(server))
+
+
 def test_what_is_not_accepted_is_asked_for_again():
     def check(response):
         if response.content_type == "text/html":
