@@ -81,6 +81,8 @@ def test_a_place_is_cut_out(extract, out, tmp_path, monkeypatch):
     area = tmp_path / "area.geojson"
     shape = shapely.box(149.1295, -35.2812, 149.1305, -35.2805)
     geopandas.GeoDataFrame(geometry=[shape], crs=4326).to_file(area)
+    points = tmp_path / "points.csv"
+    points.write_text("lat,lon\n-35.2809,149.1300\n-35.2808,149.1301\n")
     monkeypatch.setattr(
         openstreetmap,
         "geocoder",
@@ -89,6 +91,7 @@ def test_a_place_is_cut_out(extract, out, tmp_path, monkeypatch):
     for place in (
         ("--box", 149.1295, -35.2812, 149.1305, -35.2805),
         ("--around", -35.2809, 149.13, "--radius-m", 40),
+        ("--points", points, "--radius-m", 40),
         ("--area", area),
         ("--place", "Canberra"),
     ):
@@ -150,8 +153,8 @@ def refused(*arguments):
         ((), "a file, or --overpass"),
         (("town.osm", "--overpass"), "a file, or --overpass"),
         (("--overpass",), "A place"),
-        (("town.osm", "--around", 1, 2), "belong together"),
-        (("town.osm", "--radius-m", 2), "belong together"),
+        (("town.osm", "--around", 1, 2), "--radius-m belongs"),
+        (("town.osm", "--radius-m", 2), "--radius-m belongs"),
         (("town.osm", "--place", "x", "--box", 1, 2, 3, 4), "one of them"),
     ],
 )

@@ -112,11 +112,12 @@ def check_click(command, words, *, is_whole):
             command, context, given = child, click.Context(child), set()
         else:
             arguments.append(word)
-    wanted = [p for p in command.params if isinstance(p, click.Argument) and p.required]
-    assert len(arguments) <= len(wanted), f"{command.name} takes {len(wanted)} arguments"
+    takes = [p for p in command.params if isinstance(p, click.Argument)]
+    wanted = [p for p in takes if p.required]
+    assert len(arguments) <= len(takes), f"{command.name} takes {len(takes)} arguments"
     if is_whole and "help" not in given:
         assert not isinstance(command, click.Group), f"{command.name} needs a subcommand"
-        assert len(arguments) == len(wanted), f"{command.name} needs {len(wanted)} arguments"
+        assert len(arguments) >= len(wanted), f"{command.name} needs {len(wanted)} arguments"
         missing = {p.name for p in command.params if p.required} - given - {p.name for p in wanted}
         assert not missing, f"{command.name} needs {missing}"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from crossview.tiles import GeoBounds
     from data_tools.openstreetmap import MapExtract
 
-_PLACE = "A place: --box, --around with --radius-m, --area, or --place"
+_PLACE = "A place: --box, --around or --points with --radius-m, --area, or --place"
 
 
 @click.command()
@@ -29,7 +29,8 @@ _PLACE = "A place: --box, --around with --radius-m, --area, or --place"
     help="Keep what reaches into this box, degrees.",
 )
 @click.option("--around", type=float, nargs=2, metavar="LAT LON", help="Middle of a square.")
-@click.option("--radius-m", type=float, help="Half of the square's side, with --around.")
+@click.option("--points", type=click.Path(path_type=Path), help="CSV, GPX, GeoJSON or photos.")
+@click.option("--radius-m", type=float, help="Around the place, or around all points.")
 @click.option("--area", type=click.Path(path_type=Path), help="Box of the polygons in a GeoJSON.")
 @click.option("--place", help="Box of a named place, found by Nominatim.")
 @click.option("--overpass", is_flag=True, help="Ask an Overpass server instead of reading a file.")
@@ -43,6 +44,7 @@ def command(
     overwrite: bool,
     box: tuple[float, float, float, float] | None,
     around: tuple[float, float] | None,
+    points: Path | None,
     radius_m: float | None,
     area: Path | None,
     place: str | None,
@@ -65,7 +67,7 @@ def command(
         raise click.UsageError("Give one source: a file, or --overpass.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already. Take another name, or --overwrite.")
-    bounds = _bounds(box, around, radius_m, area, place)
+    bounds = _bounds(box, around, points, radius_m, area, place)
     if source is not None:
         extract = openstreetmap.read_map(source, bounds)
     elif bounds is None:
@@ -76,7 +78,9 @@ def command(
         extract = openstreetmap.download_map(bounds, server, refresh=refresh)
     out.parent.mkdir(parents=True, exist_ok=True)
     extract.write(out)
-    is_complete = bounds is None or extract.features.extent == bounds
+    is_complete = bounds is None or (
+        extract.features.extent == bounds and extract.features.unmapped is None
+    )
     summary = {**_summary(extract, out), "complete": is_complete}
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
@@ -90,6 +94,7 @@ def command(
 def _bounds(
     box: tuple[float, float, float, float] | None,
     around: tuple[float, float] | None,
+    points: Path | None,
     radius_m: float | None,
     area: Path | None,
     place: str | None,
@@ -98,16 +103,20 @@ def _bounds(
     import numpy as np
 
     from data_tools import areas, openstreetmap
+    from data_tools.points import Points, read_points
 
-    if sum(given is not None for given in (box, around, area, place)) > 1:
+    if sum(given is not None for given in (box, around, points, area, place)) > 1:
         raise click.UsageError(f"{_PLACE}: one of them.")
-    if (around is None) != (radius_m is None):
-        raise click.UsageError("--around and --radius-m belong together.")
+    if (around is None and points is None) != (radius_m is None):
+        raise click.UsageError("--radius-m belongs to --around or --points.")
     if box is not None:
         return areas.Area.of_box(*box).bounds
-    if around is not None and radius_m is not None:
-        points = areas.Points(np.array([around[0]]), np.array([around[1]]), ("",))
-        return areas.Area.around(points, radius_m).bounds
+    if radius_m is not None:
+        if around is not None:
+            places = Points(np.array([around[0]]), np.array([around[1]]), ("",))
+        elif points is not None:
+            places = read_points(points)
+        return areas.Area.around(places, radius_m).bounds
     if area is not None:
         return areas.read_area(area).bounds
     if place is not None:
