@@ -34,12 +34,14 @@ SUFFIXES = (".osm", ".osm.gz", ".osm.bz2", ".pbf")
 MAX_EXTENT_FEATURE_DEG = 0.005
 """Features larger than this (about 500 m) stick out of extracts and say nothing of their extent."""
 
+_WAYS_AT_ONCE = 100_000
+
 _Position = tuple[float, float]
 
 _log = logging.getLogger(__name__)
 
 
-def read_osm(path: str | Path) -> MapFeatures:
+def read_osm(path: str | Path, bounds: GeoBounds | None = None) -> MapFeatures:
     """The features of an OpenStreetMap file: .osm, .osm.gz, .osm.bz2 or .pbf.
 
     Only features with a key that some legend uses are kept. A closed way is an area or a line by
@@ -56,8 +58,14 @@ def read_osm(path: str | Path) -> MapFeatures:
     The extent is the one that the file's header states, else the box around all features smaller
     than 500 m.
 
+    Args:
+        path: The file.
+        bounds: Keep what reaches into this box, as MapFeatures.within. Of a file that states its
+            extent, no more than that is held in memory, beside the places of all nodes.
+
     Raises:
         MapError: The file is missing, broken or empty.
+        MapOutsideError: The file does not reach the box.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,13 +73,14 @@ def read_osm(path: str | Path) -> MapFeatures:
     with _explained(path), _no_garbage_collection():
         relations = _multipolygons(path)
         members = {ref for relation in relations for ref in relation.members}
-        points, ways = _points_and_ways(path, members)
-        _find_late_nodes(path, ways)
         stated_extent = _stated_extent(path)
+        # an extent that is not stated depends on everything
+        points, ways = _points_and_ways(path, members, bounds if stated_extent else None)
+        _find_late_nodes(path, ways)
     skipped: Counter[str] = Counter()
     with _no_garbage_collection():
         features = _area_and_line_features(ways, relations, skipped) + points
-    if not features:
+    if not features and not (bounds and stated_extent):
         raise MapError(
             f"{path} holds no map feature (no building, road, water, ...). Export the area again, "
             "with its ways and nodes."
@@ -80,13 +89,14 @@ def read_osm(path: str | Path) -> MapFeatures:
         counts = ", ".join(f"{number} {what}" for what, number in skipped.items())
         _log.warning("%s: left out, or cut: %s.", path, counts)
     table = feature_table(features)
-    return MapFeatures(
+    whole = MapFeatures(
         table,
         stated_extent or extent_of(table),
         str(path),
         skipped=MappingProxyType(dict(skipped)),
         attribution=_attribution(path),
     )
+    return whole if bounds is None else whole.within(bounds)
 
 
 def extent_of(table: geopandas.GeoDataFrame) -> GeoBounds:
@@ -180,38 +190,66 @@ def _multipolygons(path: Path) -> list[_Relation]:
     return relations
 
 
-def _points_and_ways(path: Path, members: set[int]) -> tuple[list[Feature], dict[int, _Way]]:
-    """Points, and the ways that are features or members of relations."""
+def _points_and_ways(
+    path: Path, members: set[int], bounds: GeoBounds | None
+) -> tuple[list[Feature], dict[int, _Way]]:
+    """Points, and the ways that are features (in the box) or members of relations."""
     import osmium
     import shapely
 
     points: list[Feature] = []
     places: list[_Position] = []
     ways: dict[int, _Way] = {}
+    waiting: list[_Way] = []
     of_interest = osmium.filter.KeyFilter(*MAP_KEYS)
     of_interest.enable_for(osmium.osm.NODE)
     processor = osmium.FileProcessor(str(path), osmium.osm.NODE | osmium.osm.WAY)
     factory = osmium.geom.WKBFactory()
+    west, south, east, north = bounds or (-180.0, -90.0, 180.0, 90.0)
     element: Any
     for element in processor.with_locations("flex_mem").with_filter(of_interest):
         if element.deleted:
             continue
-        tags = dict(element.tags)
         if element.is_node():
             location = element.location
-            if location.valid():
-                places.append((location.lon, location.lat))
-                points.append(Feature("node", element.id, "point", tags, None))
-        elif element.id in members or not MAP_KEYS.isdisjoint(tags):
-            ways[element.id] = _way(element, tags, factory, needs_refs=element.id in members)
+            if not location.valid():
+                continue
+            place = location.lon, location.lat
+            if west <= place[0] <= east and south <= place[1] <= north:
+                places.append(place)
+                points.append(Feature("node", element.id, "point", dict(element.tags), None))
+            continue
+        tags = dict(element.tags)
+        if element.id in members or not MAP_KEYS.isdisjoint(tags):
+            waiting.append(_way(element, tags, factory, needs_refs=element.id in members))
+        if len(waiting) >= _WAYS_AT_ONCE:
+            ways |= _located(waiting, members, bounds)
+            waiting = []
+    ways |= _located(waiting, members, bounds)
     located: Any = shapely.points(np.array(places).reshape(-1, 2))
     for feature, point in zip(points, located, strict=True):
         feature.geometry = point
-    whole = [way for way in ways.values() if way.line is not None]
-    lines = shapely.from_wkb([bytes.fromhex(way.line) for way in whole])
-    for way, line in zip(whole, lines, strict=True):
-        way.line = line
     return points, ways
+
+
+def _located(ways: Sequence[_Way], members: set[int], bounds: GeoBounds | None) -> dict[int, _Way]:
+    """The ways with their lines decoded, without those that are of no use in the box."""
+    import shapely
+
+    whole = [way for way in ways if way.line is not None]
+    lines = shapely.from_wkb([bytes.fromhex(way.line) for way in whole])
+    reaches = np.ones(len(whole), bool)
+    if bounds is not None:
+        # a closed way around the box is an area that reaches into it
+        low_lon, low_lat, high_lon, high_lat = shapely.bounds(lines).reshape(-1, 4).T
+        west, south, east, north = bounds
+        reaches = (low_lon <= east) & (high_lon >= west) & (low_lat <= north) & (high_lat >= south)
+    useless = set()
+    for way, line, is_near in zip(whole, lines, reaches.tolist(), strict=True):
+        way.line = line
+        if not is_near and way.osm_id not in members:
+            useless.add(way.osm_id)
+    return {way.osm_id: way for way in ways if way.osm_id not in useless}
 
 
 def _way(way: Any, tags: dict[str, str], factory: Any, *, needs_refs: bool) -> _Way:

@@ -130,7 +130,7 @@ def read_map(path: str | Path, bounds: GeoBounds | None = None) -> MapExtract:
     name = path.name.lower()
     date, licence = "", ""
     if name.endswith(osm.SUFFIXES):
-        features = osm.read_osm(path)
+        features = osm.read_osm(path, bounds)
         date = _date_of_osm(path)
     elif name.endswith(pmtiles.SUFFIX):
         features = vector_tiles.read_vector_tiles(path, bounds)

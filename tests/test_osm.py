@@ -4,6 +4,7 @@ import itertools
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from fakes.osm_files import OsmXml
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest import approx
 
-from crossview.errors import MapError
+from crossview import osm
+from crossview.errors import MapError, MapOutsideError
 from crossview.frames import LocalFrame
 from crossview.osm import read_osm
 from crossview.tiles import GeoBounds
@@ -538,3 +540,31 @@ def test_monaco_without_a_header_is_not_stretched_over_the_sea(data_dir):
     extent = read_osm(data_dir / "osm" / "monaco.osm.gz").extent
     assert extent.south > 43.72  # the maritime border lies at 43.51
     assert extent.north == approx(43.752, abs=0.002)
+
+
+@pytest.mark.parametrize("bounds", [None, (149.1, -35.3, 149.16, -35.26)])
+def test_a_box_keeps_what_within_keeps(town, tmp_path, bounds, monkeypatch):
+    """Whether the file states its extent, and ways are dropped early, or not."""
+    monkeypatch.setattr(osm, "_WAYS_AT_ONCE", 2)
+    town.bounds = bounds
+    town.box(-400, -400, 400, 400, {"landuse": "forest"})  # around the box
+    outer, inner = town.box(-300, -300, 300, 300), town.box(-200, -200, 200, 200)
+    town.relation([(outer, "outer"), (inner, "inner")], LAKE)
+    for west_m in (-250, -150, -5, 150, 250):
+        town.box(west_m, 0, west_m + 10, 10, HOUSE)
+        town.node(west_m, -3, {"natural": "tree"})
+        town.way([(west_m, -900), (west_m, 900)], {"highway": "residential"})
+    path = town.write(tmp_path / "town.osm")
+    lat_deg, lon_deg = FRAME.to_geodetic([-100, 260], [-50, 50])
+    box = GeoBounds(lon_deg[0], lat_deg[0], lon_deg[1], lat_deg[1])
+    ours, expected = read_osm(path, box), read_osm(path).within(box)
+    assert ours.extent == expected.extent
+    pd.testing.assert_frame_equal(ours.table, expected.table)
+    assert len(ours.table) == 1 + 1 + 3 + 3 + 3
+    if bounds:
+        points, ways = osm._points_and_ways(path, {outer, inner}, box)
+        assert (len(points), len(ways)) == (3, 3 + 3 + 1 + 2)
+        with pytest.raises(MapError, match="Nothing is mapped"):
+            read_osm(path, GeoBounds(149.101, -35.2999, 149.1011, -35.2998))
+        with pytest.raises(MapOutsideError, match="lies outside of it"):
+            read_osm(path, GeoBounds(9, 47, 10, 48))
