@@ -118,7 +118,7 @@ def _opened(
     """
     from pyarrow import parquet
 
-    with parquet.ParquetFile(path_of(csv)) as file:
+    with parquet.ParquetFile(path_of(csv), pre_buffer=False) as file:
         schema = file.schema_arrow
         if (schema.metadata or {}).get(_DIGEST) != _digest(csv):
             raise ManifestError(f"it was made of another {csv.name} than the present one.")
@@ -133,7 +133,10 @@ def _block(batch: Any) -> tuple[Mapping[str, Any], int]:
     import pyarrow
 
     cells = {
-        name: column.to_pylist() if pyarrow.types.is_string(column.type) else column.to_numpy(False)
+        # copied: a view would keep the batch in memory until the table is complete
+        name: column.to_pylist()
+        if pyarrow.types.is_string(column.type)
+        else column.to_numpy(zero_copy_only=False).copy()
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
     }
     return cells, batch.num_rows
