@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
+import os
 import re
 import struct
 import zlib
@@ -189,11 +190,10 @@ def _part(file: BinaryIO, place: _Place) -> bytes:
     offset, length = place
     if length > MAX_PART_BYTES:
         raise ValueError(f"a part of {length} bytes")
-    file.seek(offset)
-    content = file.read(length)
-    if len(content) != length:
+    if offset + length > file.seek(0, os.SEEK_END):
         raise ValueError("the file ends early")
-    return content
+    file.seek(offset)
+    return file.read(length)
 
 
 def _unpacked(content: bytes, compression: int) -> bytes:

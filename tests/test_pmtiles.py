@@ -139,6 +139,7 @@ def test_a_part_that_unpacks_to_more_than_any_tile_is_refused(tmp_path, monkeypa
         bytes([200, 255, 1, 0]),  # more entries than bytes
         bytes([1, 0, 1, 3, 0]),  # follows an entry that is not there
         bytes([1, 0, 0, 5, 1]),  # a directory that is not there
+        bytes([1, 0, 1, 5, *[255] * 8, 127]),  # a tile beyond all file systems
     ],
 )
 def test_damaged_directories_are_clear_errors(tmp_path, directory):

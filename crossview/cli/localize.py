@@ -20,7 +20,8 @@ HEIGHT_SIGMA_M, FOCAL_SIGMA = 0.15, 0.02
     "map_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     required=True,
-    help="OpenStreetMap extract (.osm, .osm.gz, .osm.bz2, .pbf) or building footprints.",
+    help="OpenStreetMap (.osm, .osm.gz, .osm.bz2, .pbf), a map of `crossview-data osm` (.gpkg), "
+    "or building footprints.",
 )
 @click.option(
     "--map-crs",
