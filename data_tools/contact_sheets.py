@@ -249,5 +249,7 @@ def _sources(manifest: Manifest, panels: Iterable[tuple[str, str]]) -> str:
             licence = row.get("licence", "")
             licence = "" if licence == manifest.licence else licence
             words = [row["attribution"].rstrip(". "), f"({licence})" if licence else ""]
-            named.setdefault(" ".join(filter(None, words)))
+            text = " ".join(filter(None, words))
+            if text not in whole:
+                named.setdefault(text)
     return ". ".join(filter(None, named))

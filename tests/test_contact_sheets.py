@@ -1,6 +1,7 @@
 """Contact sheets and summaries: what is on them, where, and who is named."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,9 @@ def test_who_must_be_named_is_written_underneath(saved, tmp_path, figures):
     words = " ".join(" ".join(texts_of(figures[0])).split())
     assert "Nobody, with thanks (CC0). © Somebody's satellite" in words
     assert words.count("© Somebody's satellite") == 1
+    both = replace(saved, attribution="Nobody; © Somebody's satellite")
+    draw_contact_sheet(both, tmp_path / "sheet.png")
+    assert " ".join(texts_of(figures[1])).count("© Somebody's satellite") == 1
     assert {"N", "60 m 2024-05"} <= {text.replace("  ", " ") for text in texts_of(figures[0])}
 
 

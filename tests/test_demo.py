@@ -169,7 +169,7 @@ def test_the_poses_of_the_dataset_are_the_towns_viewpoints(dataset):
 def test_the_dataset_holds_its_map_and_every_image_opens(dataset):
     (map_file,) = dataset.map_files()
     assert map_file.path.read_bytes() == Town.from_seed(0).to_osm_xml()
-    assert [problem for problems in dataset.image_problems() for problem in problems] == []
+    assert [problem for problems in dataset.file_problems() for problem in problems] == []
 
 
 def test_the_dataset_can_be_moved_because_its_paths_are_relative(dataset, tmp_path):
