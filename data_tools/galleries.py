@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossview.errors import DatasetError
 from crossview.frames import LocalFrame
 from data_tools import crops
 from data_tools.crops import WrittenCrop
@@ -75,6 +76,23 @@ def save_gallery(
     ).save(folder, overwrite=True)
 
 
+def common_folder(views: Manifest, crops_folder: Path) -> Path:
+    """The image root of photos and crops together.
+
+    Raises:
+        DatasetError: They have no folder in common: an image root that is the whole file system
+            would allow paths to anything.
+    """
+    photos_folder = views.image_folder.resolve()
+    root = Path(os.path.commonpath([photos_folder, crops_folder.resolve()]))
+    if root == root.parent:
+        raise DatasetError(
+            f"The photos in {photos_folder} and the crops in {crops_folder} have no folder in "
+            "common, and a manifest has one image root. Give --out a folder nearer to the photos."
+        )
+    return root
+
+
 def save_with_views(
     views: Manifest,
     written: Sequence[WrittenCrop],
@@ -90,7 +108,7 @@ def save_with_views(
     from crossview.manifest import Manifest
 
     crops_folder = crops_folder.resolve()
-    root = Path(os.path.commonpath([views.image_folder.resolve(), crops_folder]))
+    root = common_folder(views, crops_folder)
     below = _prefix(views.image_folder.resolve(), root)
     rows: dict[str, list[dict[str, Any]]] = {
         name: getattr(views, name).to_dict("records") for name in Manifest.TABLES

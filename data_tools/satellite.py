@@ -86,6 +86,10 @@ class Job:
     origin: Origin | None = None
     name: str = "satellite"
 
+    def __post_init__(self) -> None:
+        if self.views is not None:
+            galleries.common_folder(self.views, self.out / CROPS_FOLDER)  # or it raises
+
     @property
     def store_path(self) -> Path:
         """Where the tiles are kept as the server sent them."""

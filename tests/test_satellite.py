@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import mercantile
 import numpy as np
@@ -15,9 +17,9 @@ from PIL import Image
 from pytest import approx
 
 from crossview import rasters, tiles
-from crossview.errors import MapError
+from crossview.errors import DatasetError, MapError
 from crossview.manifest import Manifest
-from data_tools import providers, satellite, tile_plans
+from data_tools import galleries, providers, satellite, tile_plans
 from data_tools.areas import Area
 from data_tools.cli import main
 from data_tools.points import Points
@@ -275,6 +277,13 @@ def test_views_of_a_manifest_get_crops_and_pairs(tmp_path, template):
         ("v2", "v2", "positive"),
     }  # fmt: skip
     assert [problem for found in manifest.file_problems() for problem in found] == []
+
+
+def test_photos_and_crops_without_a_folder_in_common_are_refused(tmp_path):
+    views = SimpleNamespace(image_folder=Path("/photos-of-nowhere"))
+    assert galleries.common_folder(views, Path("/photos-of-nowhere/crops")) == views.image_folder
+    with pytest.raises(DatasetError, match="no folder in common"):
+        galleries.common_folder(views, tmp_path / "crops")
 
 
 def test_crops_of_a_local_file_and_of_a_store_agree(tmp_path, source, template):
