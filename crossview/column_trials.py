@@ -6,6 +6,7 @@ and summed, under every scale and blur; the other numbers of a calibration need 
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from collections.abc import Iterator
@@ -33,7 +34,10 @@ SHAPE = len(SCALES), len(POSITION_SIGMAS_M), len(HEADING_SIGMAS_DEG)
 """Of arrays by (scale, position sigma, heading sigma)."""
 
 PRIOR = PriorRule()
-"""The discs in which stations are searched: those of an evaluation."""
+"""The discs in which stations are searched: as in an evaluation, but courtyards are as probable as
+streets."""
+
+_log = logging.getLogger(__name__)
 
 _BLUR_SIGMAS = 4.0
 
@@ -173,8 +177,8 @@ class Sums:
         reached = np.stack([_reached(trial, mask, sigma_m) for sigma_m in POSITION_SIGMAS_M])
         with np.errstate(divide="ignore"):
             log_reached = np.log(reached)
-        log_total = special.logsumexp(
-            _log_mass(score, votes)[:, None] + log_reached, axis=2, keepdims=True
+        log_total = np.logaddexp.reduce(
+            _log_mass(score, votes)[:, None] + log_reached, axis=2, keepdims=True, initial=-np.inf
         )
         log_truth = _log_truth(trial, score, votes) if trial.is_right else None
         return cls(
@@ -221,6 +225,10 @@ def _log_truth(trial: Trial, score: np.ndarray, votes: np.ndarray) -> np.ndarray
     near = [_near(trial, sigma_m) for sigma_m in POSITION_SIGMAS_M]
     # the widest blur takes from all cells that the others take from
     free = near[-1][0]
+    if not len(free):
+        # a wrong pose, a passage or an arcade: nothing brings mass there but the floor
+        _log.warning("Station %s stands in a building of the map.", trial.sample.station)
+        return np.full(SHAPE, -np.inf)
     shares = np.zeros((len(near), len(free)))
     for own, (cells, weights) in zip(shares, near, strict=True):
         own[np.searchsorted(free, cells)] = weights

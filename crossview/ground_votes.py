@@ -21,9 +21,10 @@ from crossview import angles, birdseye, voting
 from crossview.birdseye import BirdsEye
 from crossview.birdseye_matcher import feet, on_ground
 from crossview.columns import SegmentedImage
+from crossview.errors import MapError
 from crossview.frames import Pose
 from crossview.grids import MapGrid
-from crossview.legends import BUILDING, Legend
+from crossview.legends import BUILDING, CROSSVIEW, Legend
 from crossview.rasters import MapRaster
 from crossview.voting import VotingMap
 
@@ -66,7 +67,7 @@ CELL_M = 0.5
 VIEW_M = 22.0
 """How far from the camera pixels are trusted to lie on the ground plane."""
 
-MARGIN_M = VIEW_M + 2.0
+MARGIN_M = VIEW_M + 3.0
 """How much map around a pose takes part in its votes."""
 
 _BLUR_M = 0.5
@@ -88,9 +89,11 @@ class GroundTable:
 
     Args:
         counts: (labels, channels), observed cells.
+        legend_id: Of the maps that they were counted on: legends draw roads differently.
     """
 
     counts: np.ndarray
+    legend_id: str = CROSSVIEW.legend_id
 
     def __post_init__(self) -> None:
         counts = np.array(self.counts, dtype=float)
@@ -122,7 +125,15 @@ class GroundTable:
 
         Returns:
             Natural logs of ratios to a place unknown; 0 where the map says nothing.
+
+        Raises:
+            MapError: The map was drawn with another legend.
         """
+        if map_raster.legend_id != self.legend_id:
+            raise MapError(
+                f"What lies on the ground was counted on maps of legend {self.legend_id!r}, and "
+                f"this one is of {map_raster.legend_id!r}. Draw the map with the former."
+            )
         label = place_labels(map_raster)
         ratio = self.ratios().astype(np.float32)[label]
         rows, cols = (side // parts for side in label.shape)
@@ -134,6 +145,7 @@ class GroundTable:
     def to_json(self) -> dict[str, Any]:
         """As JSON says it."""
         return {
+            "legend_id": self.legend_id,
             "labels": list(LABELS),
             "channels": list(CHANNELS),
             "counts": np.round(self.counts, 1).tolist(),
@@ -149,7 +161,7 @@ class GroundTable:
         for name, ours in (("labels", LABELS), ("channels", CHANNELS)):
             if tuple(content[name]) != ours:
                 raise ValueError(f"its ground {name} are {content[name]} and ours {list(ours)}")
-        return cls(np.array(content["counts"], float))
+        return cls(np.array(content["counts"], float), content["legend_id"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +232,7 @@ def observed(images: Sequence[SegmentedImage]) -> BirdsEye:
     points = [point for image in images for point in _points_of(image)]
     forward_m, right_m, channel, weight = map(np.concatenate, zip(*points, strict=True))
     near = np.hypot(forward_m, right_m) <= VIEW_M
-    counts = birdseye.from_points(
+    points_per_cell = birdseye.from_points(
         forward_m[near],
         right_m[near],
         weight[near, None] * np.eye(len(CHANNELS), dtype=np.float32)[channel[near]],
@@ -228,8 +240,9 @@ def observed(images: Sequence[SegmentedImage]) -> BirdsEye:
         reach_m=VIEW_M,
         reduce="sum",
     )
-    sure = -np.expm1(-counts.values / _POINTS_TO_BE_SURE)
-    return BirdsEye(sure, counts.seen, CELL_M, counts.camera_row, counts.camera_col)
+    sure = -np.expm1(-points_per_cell.values / _POINTS_TO_BE_SURE)
+    middle = points_per_cell.camera_row, points_per_cell.camera_col
+    return BirdsEye(sure, points_per_cell.seen, CELL_M, *middle)
 
 
 def place_labels(map_raster: MapRaster) -> np.ndarray:
@@ -242,8 +255,10 @@ def place_labels(map_raster: MapRaster) -> np.ndarray:
     for channel, names in enumerate(_classes(map_raster.legend)):
         own = np.array([UNKNOWN, *(_label_of(name) for name in names)], np.intp)
         here = own[map_raster.classes[..., channel]]
-        known = here != UNKNOWN
-        better = known & ((label >= len(PLACES)) | (here < label))
+        if channel == 0:
+            # an area of a kind that is not counted is not nothing
+            label[(map_raster.classes[..., channel] > 0) & (here == UNKNOWN)] = UNKNOWN
+        better = (here != UNKNOWN) & ((label >= len(PLACES)) | (here < label))
         label = np.where(better, here, label)
     return np.where(map_raster.covered, label, UNKNOWN)
 

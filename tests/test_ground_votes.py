@@ -14,6 +14,7 @@ from shapely import LineString, box
 
 from crossview import angles, columns, ground_votes
 from crossview.birdseye import BirdsEye
+from crossview.errors import MapError
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.ground_votes import CHANNELS, LABELS, NOTHING, OPEN, UNKNOWN, GroundTable
@@ -155,6 +156,19 @@ def test_absence_says_as_much_as_was_surveyed():
     assert label_at(nowhere, 5, 5) is None
 
 
+def test_an_area_of_a_kind_that_nobody_counts_is_not_nothing():
+    assert label_at(drawn([("rail", (0, 0, 2, 2))]), 1, 1) is None
+    # and does not hide what stands on it
+    fenced = drawn([("rail", (0, 0, 2, 2)), ("fence", (0, 0, 2, 2))])
+    assert label_at(fenced, 1, 1) == "barrier"
+
+
+def test_votes_on_a_map_of_another_legend_are_refused():
+    table = table_of(road=[900, 50, 50, 0, 0, 0, 0])
+    with pytest.raises(MapError, match=r"'crossview'.*'orienternet'"):
+        table.log_ratios(drawn([("road", (0, 0, 2, 2))], legend=ORIENTERNET))
+
+
 def test_both_legends_name_roads_buildings_and_trees():
     for legend in (CROSSVIEW, ORIENTERNET):
         for name in ("road", "building", "tree", "fence"):
@@ -273,6 +287,7 @@ def test_a_table_survives_json():
     table = GroundTable(rng.uniform(0, 999, (len(LABELS), len(CHANNELS))).round(1))
     again = GroundTable.from_json(json.loads(json.dumps(table.to_json())))
     assert np.array_equal(again.counts, table.counts)
+    assert again.legend_id == "crossview"
 
 
 def test_tables_of_other_places_or_shapes_are_refused():

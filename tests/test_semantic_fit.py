@@ -196,6 +196,61 @@ def test_what_is_surely_worse_is_never_taken():
     assert found.most_careful(found.at(found.best_at) + 1.0) is None
 
 
+class FakeBench(column_calibration.Bench):
+    """Whose score of a setting is a formula."""
+
+    stations = ("a", "b", "c", "d")
+    have_votes = True
+
+    def __init__(self, score):
+        super().__init__((), {}, 4)
+        object.__setattr__(self, "score", score)
+        object.__setattr__(self, "asked", [])
+
+    def _scored(self, setting):
+        self.asked.append(setting)
+        noise = np.array([1.0, -1.0, 1.0, -1.0]) * (setting != column_calibration.Setting())
+        return scores_of(lambda *_: self.score(setting) + noise)
+
+
+def test_one_number_is_tried_at_a_time_with_the_others_at_their_best():
+    bench = FakeBench(lambda s: -abs(s.pixel_scale - 0.04) - 100 * abs(s.votes_share - 0.01))
+    bench.best()
+    assert len(bench.asked) == len(set(bench.asked))
+    assert {s.pixel_scale for s in bench.asked if s.votes_share > 0} == {0.04}
+    assert {s.votes_share for s in bench.asked} == {0.0, *column_calibration.VOTES_SHARES}
+
+
+def test_of_settings_that_do_alike_the_most_outliers_are_taken_then_the_least_trust():
+    calibration, by_station = FakeBench(lambda _: 0.0).best()
+    assert calibration.outlier_share == max(column_calibration.OUTLIER_SHARES)
+    assert calibration.votes_share == 0.0
+    assert list(by_station) == ["a", "b", "c", "d"]
+
+
+def test_votes_are_taken_where_they_surely_help():
+    calibration, _ = FakeBench(lambda s: 10.0 * (s.votes_share > 0.005)).best()
+    assert calibration.votes_share == 0.01
+
+
+@pytest.mark.slow
+def test_a_station_inside_of_a_building_is_said_and_does_not_stop_a_fit(samples, bench, caplog):
+    trial, model = bench[0].trials[0], bench[1]
+    none = np.zeros(0, int)
+    walled = replace(
+        trial, row=none, col=none, codes=trial.codes[:0], votes=None if trial.votes is None else
+        trial.votes[:0],
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        sums = column_trials.Sums.of(walled, model, num_headings=256)
+    assert "Station 000 stands in a building" in caplog.text
+    scores = sums.scores(0.5, 0.03)
+    assert np.isfinite(scores).all()
+    # all that is left is the floor, which is flat over the disc
+    pose_m2_deg = sums.num_poses * sums.pose_size
+    assert scores[0, 0, 0] == approx(-math.log(pose_m2_deg) - np.logaddexp(0, -math.log(0.03)))
+
+
 @pytest.mark.parametrize(
     ("lost", "expected"),
     [([0, 0, 0], True), ([0.5, -1.1, 0.2], True), ([0.5, 0.6, 0.5], False), ([-1, -1, -1], True)],

@@ -88,17 +88,25 @@ def test_votes_are_sums_over_seen_cells_of_the_map_under_them(matcher, view):
     assert on(matcher, view)[row, col, k] == approx(0.02 * own.sum(), abs=1e-3)
 
 
+def street_in_the_court(grid: MapGrid) -> MapRaster:
+    """The court with a road through it, surveyed in full."""
+    court, roads = court_map(grid), crossroads_map(grid)
+    classes = np.where(court.classes > 0, court.classes, roads.classes)
+    return replace(court, classes=classes, surveyed=CROSSVIEW.names)
+
+
 def test_votes_come_on_top_of_columns(matcher):
     view = court_view()
-    alone = scores_on(calibrated(matcher, SHARP), view, GRID)
-    both = scores_on(matcher, view, GRID)
+    alone = scores_on(calibrated(matcher, SHARP), view, GRID, maps=street_in_the_court)
+    both = scores_on(matcher, view, GRID, maps=street_in_the_court)
     free = np.isfinite(alone)
-    cells = GRID.map.padded(30.0)
+    around = GRID.map.padded(30.0)
     votes = ground_votes.GroundVotes.on(
-        matcher.model.ground, court_map(cells.divided(2)), GRID.map, parts=2
+        matcher.model.ground, street_in_the_court(around.divided(2)), GRID.map, parts=2
     )
     every = slice(0, GRID.map.height), slice(0, GRID.map.width), np.arange(64)
     expected = 0.02 * votes.scores(view[0].ground, *every, num_headings=64)
+    assert np.ptp(expected[free]) > 1.0
     assert (both - alone)[free] == approx(expected[free], abs=2e-3)
 
 
