@@ -55,6 +55,7 @@ HIDDEN = "<key>"
 
 NOT_MODIFIED = 304
 _REDIRECTS = (301, 302, 303, 307, 308)
+_CONDITIONS = ("If-None-Match", "If-Modified-Since")
 _UNWELCOME = (401, 403, 407, 451)
 _TRANSIENT = (408, 425)
 _KEY_PARAMETER = re.compile(
@@ -441,7 +442,7 @@ class Client:
 
         Args:
             url: http or https.
-            headers: Besides ours.
+            headers: Besides ours; they do not go to another server that is redirected to.
             etag: Of the copy that one has: the answer is 304 if it is still good.
             last_modified: The same, by date.
             check: Raises ContentError where an answer is not what was asked for; it is then
@@ -457,9 +458,9 @@ class Client:
             raise ValueError(f"Expected a URL of http or https, got {redacted(url)!r}.")
         wanted = {**self._headers, **(headers or {})}
         if etag is not None:
-            wanted["If-None-Match"] = etag
+            wanted[_CONDITIONS[0]] = etag
         if last_modified is not None:
-            wanted["If-Modified-Since"] = last_modified
+            wanted[_CONDITIONS[1]] = last_modified
         attempts = throttles = 0
         while True:
             try:
@@ -486,6 +487,7 @@ class Client:
 
     def _followed(self, url: str, headers: Mapping[str, str]) -> Response:
         """One attempt, and its redirections."""
+        first = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             bucket = self.bucket(url)
             bucket.acquire()
@@ -494,11 +496,22 @@ class Client:
             if location is None:
                 bucket.succeeded(sent_s=sent_s)
                 return response
-            target = urllib.parse.urljoin(url, location)
-            if not target.startswith("https://" if url.startswith("https://") else "http"):
+            try:
+                target = urllib.parse.urljoin(url, location)
+                origin = _origin(target)
+            except ValueError:
+                raise ContentError(
+                    f"{redacted(url)} redirects to {redacted(location)}, which is no URL."
+                ) from None
+            if origin[0] not in (("https",) if _origin(url)[0] == "https" else ("http", "https")):
                 raise RefusedError(
                     f"{redacted(url)} redirects to {redacted(target)}, which is not followed."
                 )
+            if origin != first:
+                # what the caller sends, a token above all, is for the server that was asked
+                ours = {*self._headers, *_CONDITIONS}
+                headers = {name: value for name, value in headers.items() if name in ours}
+                headers |= self._headers
             url = target
         raise ContentError(f"{redacted(url)} redirects more than {MAX_REDIRECTS} times.")
 
@@ -609,6 +622,17 @@ class Client:
                     else urllib3.ProxyManager(proxy, **_proxy_login(proxy), **pools)
                 )
             return self._managers[proxy]
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port: whom a URL belongs to.
+
+    Raises:
+        ValueError: The port is none.
+    """
+    parts = urllib.parse.urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname or "", default if parts.port is None else parts.port
 
 
 def _proxy_login(proxy: str) -> dict[str, Any]:

@@ -325,6 +325,39 @@ def test_a_redirection_is_followed_and_takes_its_turn():
         assert [line.split()[1] for line in server.requests] == ["/here", "/there"]
 
 
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_token_does_not_go_to_another_server(elsewhere):
+    answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    moved = "HTTP/1.1 302 Found\r\nLocation: {}/there\r\nContent-Length: 0\r\n\r\n"
+    with ScriptedServer(answer) as other, quick_client(max_attempts=1) as client:
+        replies = [moved.format(other.root)] if elsewhere else [moved.format("ROOT"), answer]
+        with ScriptedServer(*replies) as server:
+            headers = {"Authorization": "OAuth abcdef", "Cookie": "a=b", "user-agent": "me abcdef"}
+            client.get(f"{server.root}/here", headers=headers, etag='"e1"', last_modified="then")
+            assert "authorization: oauth abcdef" in server.requests[0].lower()
+            if not elsewhere:
+                # the same server may know it
+                assert "authorization: oauth abcdef" in server.requests[1].lower()
+                client.get(f"{other.root}/there")
+                return
+        request = other.requests[0].lower()
+    assert "abcdef" not in request
+    assert "cookie" not in request
+    assert f"user-agent: {fetch.USER_AGENT.lower()}" in request
+    assert 'if-none-match: "e1"' in request
+    assert "if-modified-since: then" in request
+
+
+def test_a_redirection_to_a_port_that_is_none_is_a_fault():
+    moved = "HTTP/1.1 302 Found\r\nLocation: http://a.example:x/\r\nContent-Length: 0\r\n\r\n"
+    with (
+        ScriptedServer(moved) as server,
+        quick_client(max_attempts=1) as client,
+        pytest.raises(ContentError, match="redirects to"),
+    ):
+        client.get(f"{server.root}/here")
+
+
 def test_a_redirection_to_something_else_is_refused():
     moved = "HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"
     with (
