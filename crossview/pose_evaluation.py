@@ -199,7 +199,8 @@ class Evaluation:
                 **self._summary(list(filtered.values())),
                 "smoothed": self._summary(list(smoothed.values())),
             },
-            "prior": self._setting(rules),
+            # a drive is never elsewhere: its disc surely holds the first frame
+            "prior": {k: v for k, v in self._setting(rules).items() if k != "outside"},
             "queries": {
                 seed: {
                     name: _told({"filtered": result, "smoothed": smoothed[seed][name]})
