@@ -121,9 +121,9 @@ def redacted(text: str) -> str:
     return _KEY_PARAMETER.sub(rf"\g<1>{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text))
 
 
-def key_variable(provider_name: str) -> str:
-    """Environment variable of a provider's key: CROSSVIEW_MAPTILER_KEY for MapTiler.Satellite."""
-    return f"CROSSVIEW_{re.sub(r'[^A-Z0-9]+', '_', provider_name.partition('.')[0].upper())}_KEY"
+def key_variable(name: str) -> str:
+    """Environment variable of a key: CROSSVIEW_MAPTILER_KEY for maptiler, see Provider.key_name."""
+    return f"CROSSVIEW_{name.upper()}_KEY"
 
 
 def key_file(environ: Mapping[str, str] = os.environ) -> Path:
@@ -133,27 +133,31 @@ def key_file(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def key(
-    provider_name: str,
+    name: str,
     *,
     environ: Mapping[str, str] = os.environ,
     file: str | os.PathLike[str] | None = None,
 ) -> Secret:
     """A provider's key from the environment or from the file of keys, never from an argument.
 
+    Args:
+        name: Of the key: letters, digits and underscores; capitals do not matter.
+        environ: The environment.
+        file: Of keys; by default key_file.
+
     Raises:
         KeyMissingError: There is none, or the file can be read by others.
     """
-    variable = key_variable(provider_name)
+    variable = key_variable(name)
     if environ.get(variable):
         return Secret(environ[variable])
     path = key_file(environ) if file is None else Path(file)
-    name = provider_name.partition(".")[0].lower()
     keys = {entry.lower(): value for entry, value in _keys_of(path).items()}
-    if isinstance(keys.get(name), str):
-        return Secret(keys[name])
+    if isinstance(keys.get(name.lower()), str):
+        return Secret(keys[name.lower()])
     raise KeyMissingError(
-        f"{provider_name} needs a key. Put it into the environment variable {variable}, or as "
-        f'{name} = "..." into {path} (permissions 600).'
+        f"{name} needs a key. Put it into the environment variable {variable}, or as "
+        f'{name.lower()} = "..." into {path} (permissions 600).'
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import socket
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,12 +20,21 @@ from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
 from crossview import __version__, atomic, geopackages, osm
-from crossview.errors import ContentError, DownloadError, MapError, ProviderDownError, RefusedError
+from crossview.errors import (
+    ContentError,
+    DownloadError,
+    ManifestError,
+    MapError,
+    ProviderDownError,
+    RefusedError,
+)
 from crossview.features import MapFeatures, bounds_text
 from crossview.legends import MAP_KEYS
+from crossview.manifest import Manifest
 from crossview.tiles import GeoBounds
 from data_tools import overture, pmtiles, vector_tiles
 from data_tools.areas import Area
+from data_tools.crops import file_name
 
 if TYPE_CHECKING:
     import geopandas
@@ -44,6 +54,9 @@ BUSY_STATUSES = (429, 504)
 USER_AGENT = f"crossview/{__version__} (cross-view geo-localization toolkit)"
 
 SUFFIXES = (*osm.SUFFIXES, pmtiles.SUFFIX, *overture.SUFFIXES, geopackages.SUFFIX)
+
+MAPS_FOLDER = "maps"
+"""Where a dataset's maps lie, below its manifest's folder."""
 
 _HEAD_BYTES = 4096
 _DATE_IN_XML = re.compile(rb"(?:osm_base|timestamp)=[\"']([^\"']+)[\"']")
@@ -172,6 +185,127 @@ def _date_of_osm(path: Path) -> str:
     return found.group(1).decode("ascii", "replace") if found else ""
 
 
+# ------------------------------------------------------------------ datasets
+
+
+def place_in_dataset(folder: str | Path, region: str | None, *, overwrite: bool = False) -> MapRow:
+    """Where the map of a dataset's region goes; nothing is written.
+
+    Args:
+        folder: A saved manifest.
+        region: Name of the region; None where there is only one.
+        overwrite: Replace the map that the region has.
+
+    Raises:
+        ManifestError: There is no such region, it has a map already, or it is not clear which
+            region is meant.
+    """
+    manifest = Manifest.load(folder)
+    regions = manifest.regions["name"].tolist()
+    if region is None and len(regions) != 1:
+        raise ManifestError(
+            f"{manifest.name} has {len(regions)} regions ({', '.join(regions[:8])}). Say which one "
+            "the map is for: --region."
+        )
+    region = regions[0] if region is None else region
+    if region not in regions:
+        raise ManifestError(
+            f"{manifest.name} has no region {region!r}. It has {', '.join(regions[:8])}."
+        )
+    there = manifest.map_files(region)
+    if there and not overwrite:
+        raise ManifestError(
+            f"Region {region!r} of {manifest.name} has a map already, {there[0].path.name}. "
+            "Replace it with --overwrite, or name another --region."
+        )
+    names = [file_name(name) for name in regions]
+    stem = names[regions.index(region)]
+    if not stem or [name.casefold() for name in names].count(stem.casefold()) > 1:
+        stem = f"map_{regions.index(region) + 1}"
+    return MapRow(Path(folder), region, f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}")
+
+
+@dataclass(frozen=True)
+class MapFile:
+    """A map by itself.
+
+    Args:
+        path: The GeoPackage.
+    """
+
+    path: Path
+
+    def write(self, extract: MapExtract) -> None:
+        """Write it, and the folder that it lies in."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        extract.write(self.path)
+
+
+@dataclass(frozen=True)
+class MapRow:
+    """A row of a dataset's maps, to be written.
+
+    Args:
+        folder: Of the manifest.
+        region: Whose map it is.
+        file: Its GeoPackage, below the folder.
+    """
+
+    folder: Path
+    region: str
+    file: str
+
+    @property
+    def path(self) -> Path:
+        """The GeoPackage."""
+        return self.folder / self.file
+
+    def write(self, extract: MapExtract) -> Manifest:
+        """Write the GeoPackage and its row, in the place of the map that the region had.
+
+        Raises:
+            ManifestError: Another process changes the manifest.
+        """
+        self.path.parent.mkdir(exist_ok=True)
+        extract.write(self.path)
+        surveyed = extract.features.surveyed
+        row = {
+            "region": self.region,
+            "file": self.file,
+            "kind": "osm",
+            # empty: the file itself says it
+            "surveyed": "" if surveyed is None else ";".join(sorted(surveyed)),
+            "date": extract.date,
+            "sha256": hashlib.sha256(self.path.read_bytes()).hexdigest(),
+        }
+        manifest = Manifest.load(self.folder)
+        kept = manifest.maps[manifest.maps["region"] != self.region]
+        if len(kept) == len(manifest.maps):
+            manifest = Manifest.append(self.folder, maps=[row])
+        else:
+            manifest = replace(manifest, maps=[*kept.to_dict("records"), row])
+            manifest.rewrite("maps")
+        num_outside = _num_outside(manifest, self.region, extract.features.extent)
+        if num_outside:
+            _log.warning(
+                "%d views and tiles of region %s lie outside of what the map covers (%s).",
+                num_outside,
+                self.region,
+                bounds_text(extract.features.extent),
+            )
+        return manifest
+
+
+def _num_outside(manifest: Manifest, region: str, extent: GeoBounds) -> int:
+    number = 0
+    for table in (manifest.views, manifest.tiles):
+        here = table[table["region"] == region].dropna(subset=["lat_deg", "lon_deg"])
+        is_inside = here["lat_deg"].between(extent.south, extent.north)
+        is_inside &= here["lon_deg"].between(extent.west, extent.east)
+        number += int((~is_inside).sum())
+    return number
+
+
 # ------------------------------------------------------------------ servers
 
 
@@ -193,18 +327,27 @@ def download_map(
     Raises:
         ValueError: The box is none, or too large for the public server.
         DownloadError: The server refuses, fails, or does not answer with a map.
-        MapError: Nothing is mapped there.
+        MapError: Nothing is mapped there, or the answer that was kept is damaged.
     """
     server = Server() if server is None else server
     bounds = GeoBounds(*(float(side) for side in bounds))
     _require_small(bounds, server)
     key = json.dumps([server.url, *bounds, *sorted(MAP_KEYS)])
     path = server.folder / "overpass" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.osm.gz"
-    if refresh or not path.is_file():
-        _write_osm(_asked(bounds, server), bounds, path)
-    else:
+    is_kept = path.is_file() and not refresh
+    if is_kept:
         _log.info("The map that %s gave before, %s.", server.host, path)
-    extract = read_map(path, bounds)
+    else:
+        _write_osm(_asked(bounds, server), bounds, path)
+    try:
+        extract = read_map(path, bounds)
+    except (MapError, OSError, EOFError, zlib.error) as error:
+        if not is_kept:
+            raise
+        raise MapError(
+            f"The answer of {server.host} that was kept in {path} cannot be used ({error}). Ask "
+            "again with --refresh (refresh=True)."
+        ) from error
     source = f"Overpass server {server.host}"
     return replace(extract, features=replace(extract.features, source=source))
 

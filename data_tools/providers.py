@@ -25,6 +25,7 @@ DEFAULT = "nlmaps.luchtfoto"
 KINDS = ("xyz", "tms", "wmts", "wmts-kvp", "wms", "static")
 UNKNOWN_CAP = 1_000
 """Tiles that may be fetched from a host whose terms we do not know."""
+_HOST = re.compile(r"[a-z0-9]+(-+[a-z0-9]+)*(\.[a-z0-9]+(-+[a-z0-9]+)*)*")
 WORLD_M = math.pi * tiles.EARTH_RADIUS_M
 """Half a side of Web Mercator's square."""
 
@@ -61,6 +62,7 @@ class Policy:
         rate_per_s: Requests per second that are polite.
         terms_url: Where to read them.
         reason: Why, in a sentence for the user.
+        key_name: Of the key that all hosts of the provider share; "" where each has its own.
     """
 
     bulk: str
@@ -68,6 +70,7 @@ class Policy:
     rate_per_s: float
     terms_url: str
     reason: str
+    key_name: str = ""
 
     def __post_init__(self) -> None:
         if self.bulk not in ("allow", "ask", "refuse"):
@@ -99,6 +102,7 @@ POLICIES: tuple[tuple[tuple[str, ...], Policy], ...] = (
             "https://cloud.google.com/maps-platform/terms",
             "The terms forbid storing what is fetched. For VIGOR and CVACT use the images that "
             "their authors released.",
+            "google",
         ),
     ),
     (
@@ -110,27 +114,37 @@ POLICIES: tuple[tuple[tuple[str, ...], Policy], ...] = (
             "https://www.esri.com/en-us/legal/terms/full-master-agreement",
             "Tiles for offline use come from its export operation (exportTiles), not from "
             "fetching them one by one.",
+            "esri",
         ),
     ),
     (
         ("mapbox.com",),
-        Policy("ask", UNKNOWN_CAP, 10.0, "https://www.mapbox.com/legal/tos", _KEYED),
+        Policy("ask", UNKNOWN_CAP, 10.0, "https://www.mapbox.com/legal/tos", _KEYED, "mapbox"),
     ),
     (
         ("maptiler.com",),
-        Policy("ask", UNKNOWN_CAP, 10.0, "https://www.maptiler.com/terms/", _KEYED),
+        Policy("ask", UNKNOWN_CAP, 10.0, "https://www.maptiler.com/terms/", _KEYED, "maptiler"),
     ),
     (
         ("hereapi.com", "here.com"),
-        Policy("ask", UNKNOWN_CAP, 10.0, "https://legal.here.com/terms", _KEYED),
+        Policy("ask", UNKNOWN_CAP, 10.0, "https://legal.here.com/terms", _KEYED, "here"),
     ),
     (
         ("atlas.microsoft.com", "virtualearth.net", "bing.com"),
-        Policy("ask", UNKNOWN_CAP, 10.0, "https://www.microsoft.com/licensing/terms", _KEYED),
+        Policy(
+            "ask",
+            UNKNOWN_CAP,
+            10.0,
+            "https://www.microsoft.com/licensing/terms",
+            _KEYED,
+            "microsoft",
+        ),
     ),
     (
         ("stadiamaps.com",),
-        Policy("ask", UNKNOWN_CAP, 10.0, "https://stadiamaps.com/terms-of-service/", _KEYED),
+        Policy(
+            "ask", UNKNOWN_CAP, 10.0, "https://stadiamaps.com/terms-of-service/", _KEYED, "stadia"
+        ),
     ),
     (
         ("pdok.nl",),
@@ -170,13 +184,30 @@ POLICIES: tuple[tuple[tuple[str, ...], Policy], ...] = (
 
 def policy_of(url: str) -> Policy:
     """The terms of a URL's host; UNKNOWN where we know none, OWN on this machine."""
-    host = (urllib.parse.urlsplit(_without_fields(url)).hostname or "").rstrip(".").lower()
+    host = _host(url)
     if host in ("localhost", "127.0.0.1", "::1"):
         return OWN
     for hosts, policy in POLICIES:
         if any(host == known or host.endswith(f".{known}") for known in hosts):
             return policy
     return UNKNOWN
+
+
+def _key_name(url: str) -> str:
+    """The name of a URL's key: the provider's where we know it, else one that no other host has."""
+    if name := policy_of(url).key_name:
+        return name
+    host = _host(url)
+    if not _HOST.fullmatch(host):
+        # such as an underscore, which would look like a dot
+        return f"host__{host.encode().hex()}"
+    name = host.replace("-", "__").replace(".", "_")
+    # a machine of one's own network may be called like a provider
+    return f"{name}_" if name in {policy.key_name for _, policy in POLICIES} else name
+
+
+def _host(url: str) -> str:
+    return (urllib.parse.urlsplit(_without_fields(url)).hostname or "").rstrip(".").lower()
 
 
 def _without_fields(url: str) -> str:
@@ -220,7 +251,7 @@ class Provider:
     """One source of tiles of the Web Mercator pyramid.
 
     Attributes:
-        name: For people, and for the variable of the key.
+        name: For people.
         kind: xyz, tms (rows from the south), wmts, wmts-kvp, wms, or static (maps by centre).
         template: URL with fields in braces: {z} {x} {y} {-y} {q}, {TileMatrix} {TileRow}
             {TileCol}, {bbox} {width} {height} (EPSG:3857), {lat} {lon} {zoom} {scale}, and {key}.
@@ -285,6 +316,11 @@ class Provider:
             raise ValueError(
                 f"{self.name}: the URL has fields that nothing fills: {', '.join(sorted(unknown))}."
             )
+
+    @property
+    def key_name(self) -> str:
+        """Of its key (see fetch.key), by its host: maptiler, or tiles_example_org."""
+        return _key_name(self.template)
 
     @property
     def needs_key(self) -> bool:
@@ -355,7 +391,7 @@ class Provider:
         return {name: fetch.redacted(value) for name, value in facts.items() if value}
 
     def _key(self) -> Secret:
-        return fetch.key(self.name) if self.key is None else self.key
+        return fetch.key(self.key_name) if self.key is None else self.key
 
     def _checked(self, tile: TileId) -> TileId:
         tile = TileId(*map(int, tile))

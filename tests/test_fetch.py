@@ -435,8 +435,8 @@ def test_keys_come_from_the_environment_first(tmp_path):
     file.write_text('maptiler = "from-the-file"\n')
     file.chmod(0o600)
     environ = {"CROSSVIEW_MAPTILER_KEY": "from-environ"}
-    assert fetch.key("MapTiler.Satellite", environ=environ, file=file).reveal() == "from-environ"
-    assert fetch.key("MapTiler.Satellite", environ={}, file=file).reveal() == "from-the-file"
+    assert fetch.key("MapTiler", environ=environ, file=file).reveal() == "from-environ"
+    assert fetch.key("MapTiler", environ={}, file=file).reveal() == "from-the-file"
     folder = tmp_path / "crossview"
     folder.mkdir()
     file.rename(folder / "keys.toml")
@@ -456,7 +456,7 @@ def test_a_file_of_keys_that_others_can_read_is_refused(tmp_path, mode):
 
 def test_a_missing_key_says_where_to_put_it(tmp_path):
     with pytest.raises(KeyMissingError, match="CROSSVIEW_HERE_KEY"):
-        fetch.key("HERE.satelliteDay", environ={}, file=tmp_path / "none.toml")
+        fetch.key("HERE", environ={}, file=tmp_path / "none.toml")
 
 
 def test_a_broken_file_of_keys_is_not_quoted(tmp_path):

@@ -304,6 +304,28 @@ def test_boxes_that_are_none_are_refused(tmp_path):
         download_map(GeoBounds(47.13, 109.51, 47.14, 109.52), Server(folder=tmp_path))
 
 
+@pytest.mark.parametrize("damage", ["half", "zeros", "plain", "empty"])
+def test_a_damaged_answer_in_the_cache_names_the_way_out(server, damage):
+    server, state = server
+    whole = download_map(BOUNDS, server)
+    (path,) = server.folder.rglob("*.osm.gz")
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "half": content[: len(content) // 2],
+            "zeros": content[:40] + bytes(len(content) - 40),
+            "plain": b"<osm",
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.raises(MapError, match=r"kept in .*\.osm\.gz cannot be used .*--refresh"):
+        download_map(BOUNDS, server)
+    assert len(state.queries) == 1
+    mended = download_map(BOUNDS, server, refresh=True)
+    assert len(mended.features.table) == len(whole.features.table)
+    assert len(download_map(BOUNDS, server).features.table) == len(whole.features.table)
+
+
 def test_the_cache_is_where_the_user_wants_it(tmp_path):
     assert openstreetmap.cache_folder({"CROSSVIEW_CACHE": str(tmp_path)}) == tmp_path
     assert openstreetmap.cache_folder({"XDG_CACHE_HOME": "/x"}).parts == ("/", "x", "crossview")

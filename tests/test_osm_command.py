@@ -1,6 +1,7 @@
 """`crossview-data osm`: one line for a mistake, a map that VectorMap reads for the rest."""
 
 import gzip
+import hashlib
 import json
 from itertools import pairwise
 
@@ -16,6 +17,8 @@ from fakes.osm_files import OsmXml
 from crossview.frames import LocalFrame
 from crossview.geopackages import map_facts
 from crossview.grids import MapGrid
+from crossview.manifest import Manifest
+from crossview.pose_queries import map_sources
 from crossview.tiles import GeoBounds
 from crossview.vectors import VectorMap
 from data_tools import openstreetmap
@@ -134,6 +137,84 @@ def test_a_small_place_is_asked_of_a_server(extract, out, tmp_path, monkeypatch)
     assert said["buildings"] == 2
 
 
+# ---------------------------------------------------------------- into a dataset
+
+
+def dataset(folder, *names):
+    """A saved manifest with a tile in the middle of each region."""
+    place = {"lat_deg": FRAME.lat_deg, "lon_deg": FRAME.lon_deg}
+    regions = [{"name": name, **place} for name in names]
+    tiles = [
+        {"tile_id": f"t{i}", "region": name, "image": "t.png", "cell_m": 0.5, **place}
+        for i, name in enumerate(names)
+    ]
+    return Manifest.from_rows(
+        name="town", licence="CC0-1.0", attribution="nobody", image_root=folder,
+        regions=regions, tiles=tiles,
+    ).save(folder / "dataset").folder  # fmt: skip
+
+
+def test_a_map_becomes_part_of_a_dataset_and_is_drawn(extract, tmp_path):
+    folder = dataset(tmp_path, "town")
+    result = run(extract, "--into", folder, "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert (said["map"], said["buildings"]) == (str(folder / "maps" / "town.gpkg"), 2)
+    manifest = Manifest.load(folder)
+    (row,) = manifest.maps.to_dict("records")
+    digest = hashlib.sha256((folder / "maps" / "town.gpkg").read_bytes()).hexdigest()
+    assert row == {
+        "region": "town", "file": "maps/town.gpkg", "kind": "osm", "surveyed": "", "date": "",
+        "sha256": digest,
+    }  # fmt: skip
+    (file,) = manifest.map_files("town")
+    assert file.path == folder / "maps" / "town.gpkg"
+    raster = map_sources(manifest)["town"](MapGrid.around(FRAME, 10, 5, radius_m=20, cell_m=0.5))
+    assert raster.class_mask("building").sum() == pytest.approx(800, abs=40)
+    assert raster.class_mask("road").any()
+
+
+def test_every_region_gets_its_own_map(extract, tmp_path):
+    folder = dataset(tmp_path, "Old town", "old_town")  # names of files that would be alike
+    assert "2 regions (Old town, old_town)" in refused(extract, "--into", folder)
+    assert "no region 'x'" in refused(extract, "--into", folder, "--region", "x")
+    for region in ("old_town", "Old town"):
+        assert run(extract, "--into", folder, "--region", region).exit_code == 0
+    files = Manifest.load(folder).map_files()
+    assert [file.region for file in files] == ["old_town", "Old town"]
+    assert len({file.path for file in files}) == 2
+    assert all(file.path.is_file() for file in files)
+
+
+def test_the_map_of_a_region_is_replaced_only_where_that_is_wanted(extract, tmp_path):
+    folder = dataset(tmp_path, "a", "b")
+    for region in ("a", "b"):
+        run(extract, "--into", folder, "--region", region)
+    before = Manifest.load(folder).maps
+    again = (extract, "--into", folder, "--region", "a", "--around", -35.2809, 149.13)
+    assert "has a map already" in refused(*again, "--radius-m", 40)
+    assert Manifest.load(folder).maps.equals(before)
+    assert run(*again, "--radius-m", 40, "--overwrite").exit_code == 0
+    after = Manifest.load(folder).maps
+    assert after["region"].tolist() == ["b", "a"]
+    assert after["sha256"][0] == before["sha256"][1]
+    assert after["sha256"][1] != before["sha256"][0]
+    path = Manifest.load(folder).map_files("a")[0].path
+    assert len(pyogrio.read_dataframe(path, layer="areas")) == 1
+
+
+def test_a_map_that_misses_the_dataset_is_said(extract, tmp_path):
+    folder = dataset(tmp_path, "town")
+    result = run(extract, "--into", folder, "--around", -35.2809, 149.1333, "--radius-m", 40)
+    assert result.exit_code == 0, result.stderr
+    assert "1 views and tiles of region town lie outside" in result.stderr
+
+
+def test_a_folder_that_is_no_dataset_is_refused(extract, tmp_path):
+    assert "is not a manifest" in refused(extract, "--into", tmp_path)
+    assert list(tmp_path.glob("maps")) == []
+
+
 # ---------------------------------------------------------------- mistakes
 
 
@@ -156,6 +237,8 @@ def refused(*arguments):
         (("town.osm", "--around", 1, 2), "--radius-m belongs"),
         (("town.osm", "--radius-m", 2), "--radius-m belongs"),
         (("town.osm", "--place", "x", "--box", 1, 2, 3, 4), "one of them"),
+        (("town.osm", "--region", "x"), "--region belongs"),
+        (("town.osm", "--into", "."), "--out FILE, or --into DATASET"),
     ],
 )
 def test_options_that_do_not_fit_are_a_usage_error(out, arguments, words):

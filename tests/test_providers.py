@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crossview.errors import ContentError, KeyMissingError, RefusedError
 from crossview.tiles import TileId
-from data_tools import capabilities, downloads, providers
+from data_tools import capabilities, downloads, fetch, providers
 from data_tools.fetch import Secret
 from data_tools.providers import Provider
 
@@ -145,6 +145,33 @@ def test_the_key_is_in_the_url_and_nowhere_else(monkeypatch):
     ]
     assert all("secret" not in text for text in shown)
     assert provider.public_url(TILE).endswith("?key=<key>")
+
+
+def test_no_host_gets_the_key_of_another():
+    hosts = (
+        "api.mapbox.com", "api.maptiler.com", "maptiler", "api.example.org", "api-example.org",
+        "api.example.com", "api_example.org", "a-.b", "a.-b", "a--b", "a_b", "a.b", "mapbox.org",
+        "b\u00fccher.org", "mapbox.com.example.org",
+    )  # fmt: skip
+    names = {}
+    for host in hosts:
+        provider = providers.from_template(f"https://{host}/{{z}}/{{x}}/{{y}}?key={{key}}")
+        names[host] = fetch.key_variable(provider.key_name)
+    assert len(set(names.values())) == len(hosts)
+    assert all(re.fullmatch("[A-Z0-9_]+", name) for name in names.values())
+    assert names["api.mapbox.com"] == "CROSSVIEW_MAPBOX_KEY"
+    assert names["api.maptiler.com"] == "CROSSVIEW_MAPTILER_KEY"
+    assert names["api.example.org"] == "CROSSVIEW_API_EXAMPLE_ORG_KEY"
+
+
+def test_a_layer_of_the_same_name_elsewhere_gets_no_key(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("CROSSVIEW_A_EXAMPLE_KEY", "the-key-of-a")
+    urls = [f"https://{host}.example/{{z}}/{{x}}/{{y}}?key={{key}}" for host in "ab"]
+    mine, other = (providers.from_template(url, name="ortho") for url in urls)
+    assert mine.url(TILE).endswith("?key=the-key-of-a")
+    with pytest.raises(KeyMissingError, match="CROSSVIEW_B_EXAMPLE_KEY"):
+        other.url(TILE)
 
 
 def test_a_key_pasted_into_a_template_does_not_reach_the_store(tmp_path):

@@ -10,16 +10,20 @@ import click
 
 if TYPE_CHECKING:
     from crossview.tiles import GeoBounds
-    from data_tools.openstreetmap import MapExtract
+    from data_tools.openstreetmap import MapExtract, MapFile, MapRow
 
 _PLACE = "A place: --box, --around or --points with --radius-m, --area, or --place"
 
 
 @click.command()
 @click.argument("source", required=False, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="The map, a .gpkg file.")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The map, a .gpkg file."
+    "--into",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Or: a dataset, whose manifest gets the map.",
 )
+@click.option("--region", help="Of the dataset whose map it is; default, its only one.")
 @click.option("--overwrite", is_flag=True, help="Replace a map that is there.")
 @click.option(
     "--box",
@@ -40,7 +44,9 @@ _PLACE = "A place: --box, --around or --points with --radius-m, --area, or --pla
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(
     source: Path | None,
-    out: Path,
+    out: Path | None,
+    into: Path | None,
+    region: str | None,
     overwrite: bool,
     box: tuple[float, float, float, float] | None,
     around: tuple[float, float] | None,
@@ -58,15 +64,15 @@ def command(
 
     SOURCE is .osm, .osm.gz, .osm.bz2 or .osm.pbf; vector tiles in .pmtiles; Overture's .parquet,
     or a folder of them; or a .gpkg that was made here. Prints a summary; exit code 1 if the source
-    covers only a part of the place.
+    covers only a part of the place. With --into the map becomes part of a dataset: its file goes
+    into the manifest's folder, and a row into its table of maps.
     """
     from data_tools import openstreetmap
 
     overpass = overpass or overpass_url is not None
     if overpass == (source is not None):
         raise click.UsageError("Give one source: a file, or --overpass.")
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} is there already. Take another name, or --overwrite.")
+    target = _target(out, into, region, overwrite=overwrite)
     bounds = _bounds(box, around, points, radius_m, area, place)
     if source is not None:
         extract = openstreetmap.read_map(source, bounds)
@@ -76,12 +82,11 @@ def command(
         url = overpass_url or openstreetmap.PUBLIC_OVERPASS_URL
         server = openstreetmap.Server(url, timeout_s=timeout_s)
         extract = openstreetmap.download_map(bounds, server, refresh=refresh)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    extract.write(out)
+    target.write(extract)
     is_complete = bounds is None or (
         extract.features.extent == bounds and extract.features.unmapped is None
     )
-    summary = {**_summary(extract, out), "complete": is_complete}
+    summary = {**_summary(extract, target.path), "complete": is_complete}
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
@@ -89,6 +94,23 @@ def command(
             click.echo(f"{name:<12}{_written(value)}")
     if not is_complete:
         raise click.exceptions.Exit(1)
+
+
+def _target(
+    out: Path | None, into: Path | None, region: str | None, *, overwrite: bool
+) -> MapFile | MapRow:
+    """Where the map goes, which is free."""
+    from data_tools.openstreetmap import MapFile, place_in_dataset
+
+    if region is not None and into is None:
+        raise click.UsageError("--region belongs to --into.")
+    if into is not None and out is None:
+        return place_in_dataset(into, region, overwrite=overwrite)
+    if out is None or into is not None:
+        raise click.UsageError("Give one: --out FILE, or --into DATASET.")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} is there already. Take another name, or --overwrite.")
+    return MapFile(out)
 
 
 def _bounds(
