@@ -266,6 +266,8 @@ class MapRow:
         Raises:
             ManifestError: Another process changes the manifest.
         """
+        import pandas as pd
+
         self.path.parent.mkdir(exist_ok=True)
         extract.write(self.path)
         surveyed = extract.features.surveyed
@@ -283,7 +285,8 @@ class MapRow:
         if len(kept) == len(manifest.maps):
             manifest = Manifest.append(self.folder, maps=[row])
         else:
-            manifest = replace(manifest, maps=[*kept.to_dict("records"), row])
+            maps = pd.concat([kept, pd.DataFrame([row])], ignore_index=True)
+            manifest = replace(manifest, maps=maps)
             manifest.rewrite("maps")
         num_outside = _num_outside(manifest, self.region, extract.features.extent)
         if num_outside:
