@@ -200,7 +200,7 @@ def _key_name(url: str) -> str:
     host = _host(url)
     if not _HOST.fullmatch(host):
         # such as an underscore, which would look like a dot
-        return f"host__{host.encode().hex()}"
+        return f"host__{host.encode().hex()}_"
     name = host.replace("-", "__").replace(".", "_")
     # a machine of one's own network may be called like a provider
     return f"{name}_" if name in {policy.key_name for _, policy in POLICIES} else name
