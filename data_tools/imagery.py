@@ -319,8 +319,8 @@ def open_archive(
         said = Origin(
             metadata.get("name") or path.name,
             metadata.get("attribution", ""),
-            metadata.get("crossview_terms_url", ""),
-            metadata.get("crossview_capture_date", ""),
+            metadata.get("terms_url", ""),
+            metadata.get("date", ""),
         )
         zooms = int(metadata.get("minzoom", 0)), int(metadata.get("maxzoom", tiles.MAX_ZOOM))
         zoom = _zoom_within(zooms, zoom, path)

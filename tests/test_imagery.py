@@ -16,8 +16,9 @@ from crossview.errors import MapError
 from crossview.frames import LocalFrame
 from crossview.grids import MapGrid
 from crossview.tiles import TileId
-from data_tools import imagery, pmtiles
+from data_tools import downloads, imagery, pmtiles, providers, satellite
 from data_tools.imagery import FileImagery, Origin, TileImagery
+from data_tools.tile_store import TileImage
 
 ORIGIN = Origin("made up", "nobody", "https://example.org/terms", "2020-05-01")
 ZOOM = 19
@@ -246,6 +247,18 @@ def test_an_archive_of_tiles_is_imagery(tmp_path, kind):
     assert archive.origin.attribution == "someone"
     assert tile.covered.all()
     assert difference(tile, expected_colors(grid)) <= 5  # pixels of a metre
+
+
+def test_a_store_of_ours_says_of_its_imagery_what_the_provider_did(tmp_path):
+    provider = providers.from_template(
+        "https://a.example/{z}/{x}/{y}", name="aerial", attribution="someone",
+        terms_url="https://a.example/terms", capture_date="2000/2005",
+    )  # fmt: skip
+    with downloads.store_for(provider, tmp_path / "a.mbtiles") as store:
+        store.put_many(TileImage(TileId(*tile), body, 256) for tile, body in some_tiles().items())
+    said = Origin("aerial", "someone", "https://a.example/terms", "2000/2005")
+    with imagery.open_archive(tmp_path / "a.mbtiles") as archive:
+        assert archive.origin == said == satellite.origin_of(provider)
 
 
 def test_vector_tiles_are_no_imagery(tmp_path):
