@@ -89,6 +89,19 @@ class PhotoDataset:
     num_unplaced: int
 
 
+def require_free(out: Path, *, overwrite: bool = False) -> None:
+    """Refuse a folder that holds a manifest, unless it may be replaced.
+
+    Raises:
+        ManifestError: It does.
+    """
+    if (out / manifest_schema.DATASET_FILE).exists() and not overwrite:
+        raise ManifestError(
+            f"{out} holds a manifest already. Choose another folder, or replace it with "
+            "overwrite=True (--overwrite)."
+        )
+
+
 def write_photos(
     images: Sequence[GroundImage],
     out: str | Path,
@@ -123,11 +136,7 @@ def write_photos(
         ManifestError: A manifest is there, or the rows break its schema.
     """
     out = Path(out)
-    if (out / manifest_schema.DATASET_FILE).exists() and not overwrite:
-        raise ManifestError(
-            f"{out} holds a manifest already. Choose another folder, or replace it with "
-            "overwrite=True (--overwrite)."
-        )
+    require_free(out, overwrite=overwrite)
     lost = list(skipped)
     makes = blur is not None or any(_must_be_made(image, crops) for image in images)
     root = out / IMAGES if makes else Path(image_root)

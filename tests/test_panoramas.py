@@ -315,3 +315,22 @@ def test_wrong_options_are_said(tmp_path, arguments, message):
     assert result.exit_code != 0
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("95,3", "no place on the globe"),
+        ("48.85,-190", "no place on the globe"),
+        ("-123.1,49.2", "seem to be swapped"),
+    ],
+)
+def test_an_impossible_position_names_the_file_and_the_row(tmp_path, place, words):
+    for name in ("a.jpg", "b.jpg"):
+        fake.phone_photo(tmp_path / name)
+    (tmp_path / "t.csv").write_text(f"image,lat,lon\na.jpg,48.85,2.33\nb.jpg,{place}\n")
+    result = run("csv", tmp_path / "t.csv", "--out", tmp_path / "out")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: t.csv row 3 (b.jpg): " in result.stderr
+    assert words in result.stderr
+    assert not (tmp_path / "out").exists()

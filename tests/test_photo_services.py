@@ -316,6 +316,23 @@ def test_photos_of_mapillary_become_a_manifest(server, tmp_path):
     assert manifest.photo("mapillary-1").camera.distortion is not None
 
 
+@pytest.mark.parametrize("service", ["mapillary", "panoramax"])
+def test_a_manifest_that_is_there_is_noticed_before_anything_is_asked(server, tmp_path, service):
+    server.add_mapillary(1, 2.34, 48.85)
+    server.add_panoramax("a", 2.34, 48.85)
+    api = {"mapillary": "graph", "panoramax": "stac"}[service]
+    arguments = (service, "--box", *BOX, "--out", tmp_path / "m", "--rate", 500,
+                 "--api-url", f"{server.url}/{api}")  # fmt: skip
+    assert run(*arguments, CROSSVIEW_MAPILLARY_KEY=fake.TOKEN).exit_code == 0
+    server.requests.clear()
+    again = run(*arguments, CROSSVIEW_MAPILLARY_KEY=fake.TOKEN)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "holds a manifest already" in again.stderr
+    assert server.requests == []
+    assert run(*arguments, "--overwrite", CROSSVIEW_MAPILLARY_KEY=fake.TOKEN).exit_code == 0
+    assert server.requests
+
+
 def test_without_a_token_the_variable_is_named(server, tmp_path):
     result = run("mapillary", "--box", *BOX, "--out", tmp_path / "m", CROSSVIEW_MAPILLARY_KEY="",
                  XDG_CONFIG_HOME=str(tmp_path))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 import logging
@@ -131,8 +132,28 @@ def from_csv(
 
     found, skipped = images_in_csv(table, images, focal_px=focal_px)
     found, lost = _on_track(found, gpx, clock_ahead_s, max_gap_s)
+    _require_places(found, table)
     root = images or table.parent
     _fail_if(_write(found, [*skipped, *lost], root, licence, attribution, **output))
+
+
+def _require_places(images: list[GroundImage], table: Path) -> None:
+    """Refuse positions that are none, by their row of the table."""
+    import numpy as np
+
+    from crossview.errors import DatasetError
+    from data_tools.points import require_places
+
+    for image in images:
+        if image.lat_deg is None or image.lon_deg is None:
+            continue
+        try:
+            require_places(np.array([image.lat_deg]), np.array([image.lon_deg]))
+        except ValueError as error:
+            with table.open(encoding="utf-8-sig", newline="") as file:
+                rows = enumerate(csv.reader(file), 1)
+                row = next(number for number, cells in rows if image.image_id in cells)
+            raise DatasetError(f"{table.name} row {row} ({image.image_id}): {error}") from error
 
 
 def _service_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -187,11 +208,14 @@ def panoramax(
 
 def _fetch(
     service: PhotoService, client: Any, box: GeoBounds, licence: str, attribution: str,
-    *, max_images: int | None, panoramas_only: bool, out: Path, blur: str | None, **output: Any,
+    *, max_images: int | None, panoramas_only: bool, out: Path, blur: str | None,
+    overwrite: bool, **output: Any,
 ) -> None:  # fmt: skip
     from data_tools.ground_images import GroundImage, Skipped
+    from data_tools.panoramas import require_free
     from data_tools.photo_services import fetch_images
 
+    require_free(out, overwrite=overwrite)  # before anything is fetched
     if blur is not None:
         _function(blur)  # a wrong name is said before anything is fetched
     originals = out / ORIGINALS
@@ -202,8 +226,9 @@ def _fetch(
     images = [one for one in found if isinstance(one, GroundImage)]
     skipped = [one for one in found if isinstance(one, Skipped)]
     num_skipped = _write(
-        images, skipped, originals, licence, attribution, out=out, blur=blur, **output
-    )
+        images, skipped, originals, licence, attribution, out=out, blur=blur,
+        overwrite=overwrite, **output,
+    )  # fmt: skip
     if blur is not None:
         # whoever hides faces does not want them one folder further
         shutil.rmtree(originals)
