@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from crossview.errors import ContentError, ProviderDownError, RefusedError
 from crossview.tiles import TileId
 from data_tools import fetch
-from data_tools.fetch import NOT_MODIFIED, Client, Response
+from data_tools.fetch import NOT_MODIFIED, Client, ClosedForNowError, Response, StatusError
 from data_tools.providers import Provider, require_permission
 from data_tools.tile_store import BATCH_TILES, TileImage, TileStore
 
@@ -121,7 +121,8 @@ def download(
 
     Raises:
         RefusedError: The terms do not allow it, the client is too fast, or the server refuses.
-        ProviderDownError: Nothing but failures; what came before is stored.
+        ProviderDownError: Nothing but failures, or the server asks to wait for very long
+            (ClosedForNowError); what came before is stored.
         KeyMissingError: The provider needs a key.
         NoSpaceError: The disk is full; what came before is stored.
     """
@@ -268,6 +269,9 @@ class _Job:
                 except IndexError:
                     return
                 outcome = self._outcome(tile)
+                if outcome.error is not None:
+                    # nobody begins another tile
+                    waiting.clear()
                 while not is_over.is_set():
                     with contextlib.suppress(queue.Full):
                         done.put(outcome, timeout=0.5)
@@ -313,19 +317,22 @@ class _Job:
             response = self.client.get(
                 self.provider.url(tile), etag=etag, last_modified=last_modified, check=check
             )
-        except (ContentError, ProviderDownError) as error:
-            return _Outcome(tile, failed=fetch.redacted(str(error)))
-        except RefusedError as error:
-            # some object stores say 403 for a tile that is not there
-            if self._num_answers and "403" in str(error):
-                return _Outcome(tile, failed=str(error))
-            return _Outcome(tile, error=error)
         except BaseException as error:
+            if self._is_of_one_tile(error):
+                return _Outcome(tile, failed=fetch.redacted(str(error)))
             # raised where the caller is
             return _Outcome(tile, error=error)
         if response.status in ABSENT_STATUSES:
             return _Outcome(tile, absent=str(response.status))
         return _Outcome(tile, image=images[0] if images else None)
+
+    def _is_of_one_tile(self, error: BaseException) -> bool:
+        if isinstance(error, StatusError):
+            # some object stores say 403 for a tile that is not there
+            return error.status == 403 and self._num_answers > 0
+        if isinstance(error, ClosedForNowError):
+            return False
+        return isinstance(error, ContentError | ProviderDownError)
 
     def _image(self, tile: TileId, response: Response) -> TileImage:
         try:

@@ -228,12 +228,14 @@ class TokenBucket:
         self._reduced_s = self._paused_s = -float("inf")
         self._pauses_in_a_row = 0
         self._is_closed = False
+        self._shut_s, self._shut_message = -float("inf"), ""
 
     def acquire(self) -> None:
         """Wait for a turn.
 
         Raises:
             DownloadError: The bucket was closed meanwhile.
+            ClosedForNowError: It was shut.
         """
         with self._condition:
             while (wait_s := self.take()) > 0:
@@ -245,6 +247,8 @@ class TokenBucket:
             if self._is_closed:
                 raise DownloadError("The client was closed.")
             now_s = self._clock()
+            if now_s < self._shut_s:
+                raise ClosedForNowError(self._shut_message)
             if now_s < self._next_s:
                 return self._next_s - now_s
             interval_s = 1 / self.current_rate_per_s(now_s)
@@ -287,6 +291,14 @@ class TokenBucket:
         with self._condition:
             if sent_s >= self._paused_s:
                 self._pauses_in_a_row = 0
+
+    def shut(self, seconds: float, message: str) -> None:
+        """For so long nobody gets a turn, but a ClosedForNowError; whoever waits gets it now."""
+        with self._condition:
+            until_s = self._clock() + seconds
+            if until_s > self._shut_s:
+                self._shut_s, self._shut_message = until_s, message
+            self._condition.notify_all()
 
     def close(self) -> None:
         """Whoever waits gets a DownloadError."""
@@ -341,6 +353,23 @@ class Response:
     content_type: str = ""
     etag: str | None = None
     last_modified: str | None = None
+
+
+class ClosedForNowError(ProviderDownError):
+    """A server asks to wait longer than anybody would; nothing is sent to it until then."""
+
+
+class StatusError(RefusedError):
+    """A server refuses.
+
+    Args:
+        message: In words.
+        status: 401, 403, 407 or 451.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _FaultError(Exception):
@@ -455,7 +484,10 @@ class Client:
         Raises:
             ProviderDownError: No answer, or errors, in every attempt.
             ContentError: The wrong content in every attempt.
-            RefusedError: 401, 403 and their like.
+            ClosedForNowError: The server asked to wait for more than LONGEST_PAUSE_S: now, or
+                a while ago; it is not asked again until then.
+            StatusError: 401, 403 and their like.
+            RefusedError: It redirects to something that is not fetched.
             ValueError: Not a URL of http or https.
         """
         if not url.lower().startswith(("http://", "https://")):
@@ -528,16 +560,17 @@ class Client:
             wait_s = retry_after_s(answer.headers)
             if status == 429 or (status == 503 and wait_s is not None):
                 if wait_s is not None and wait_s > LONGEST_PAUSE_S:
-                    raise self._down(url, f"status {status}, and asks to wait {wait_s:.0f} s")
+                    raise self._closed_for_now(url, bucket, status, wait_s)
                 pause_s = bucket.throttled(sent_s=sent_s, retry_after_s=wait_s)
                 logger.debug("%s: status %d, everyone waits %.1f s", redacted(url), status, pause_s)
                 raise _ThrottledError(status, wait_s)
             if status >= 500 or status in _TRANSIENT:
                 raise _FaultError(f"status {status}")
             if status in _UNWELCOME:
-                raise RefusedError(
+                raise StatusError(
                     f"{redacted(url)}: the provider refuses, status {status}. Check the key, the "
-                    "terms, and that the area is one that it serves."
+                    "terms, and that the area is one that it serves.",
+                    status,
                 )
             location = answer.headers.get("Location") if status in _REDIRECTS else None
             body = b"" if status in (NOT_MODIFIED, 204) else self._body(answer, url)
@@ -610,6 +643,18 @@ class Client:
     def _down(self, url: str, reason: str) -> ProviderDownError:
         host = urllib.parse.urlsplit(url).netloc
         return ProviderDownError(redacted(f"{host} does not serve {url}: {reason}. Try later."))
+
+    def _closed_for_now(
+        self, url: str, bucket: TokenBucket, status: int, wait_s: float
+    ) -> ClosedForNowError:
+        host = urllib.parse.urlsplit(url).netloc
+        until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() + wait_s))
+        message = redacted(
+            f"{host} answers with status {status} and asks to wait {wait_s:.0f} s, which is "
+            f"longer than we do. Run again after {until}."
+        )
+        bucket.shut(wait_s, message)
+        return ClosedForNowError(message)
 
     def _manager(self, url: str) -> urllib3.PoolManager:
         """Pools of connections: direct, or through the proxy that the environment names."""

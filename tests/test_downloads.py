@@ -1,5 +1,6 @@
 """Downloads: whatever the server does and whenever we are killed, every tile arrives once."""
 
+import calendar
 import dataclasses
 import json
 import math
@@ -17,8 +18,8 @@ import pytest
 
 from crossview.errors import NoSpaceError, ProviderDownError, RefusedError, StoreError
 from crossview.tiles import TileId
-from data_tools import downloads, providers
-from data_tools.fetch import Client
+from data_tools import downloads, fetch, providers
+from data_tools.fetch import Client, ClosedForNowError, StatusError
 from data_tools.tile_store import TileStore
 from tests.fakes.tile_server import FAULTS, TileServer, tile_bytes
 
@@ -190,6 +191,41 @@ def test_a_refusal_of_one_tile_among_others_is_a_failure_of_that_tile(path):
         report = downloaded(server, path)
         assert [tile for tile, _ in report.failed] == [TILES[50]]
         assert report.stored == len(TILES) - 1
+
+
+def test_a_server_that_closes_for_today_is_asked_nothing_more(path, monkeypatch):
+    monkeypatch.setattr(fetch, "LONGEST_PAUSE_S", 500)
+    before_s = time.time()
+    with TileServer(faults={tile: ["429 for a while"] for tile in TILES[3:6]}) as server:
+
+        def slow(_):
+            # the caller is busy while the others wait for their turns, 50 ms apart
+            if not any(entry.outcome[:3] == "429" for entry in server.log):
+                wait_for(lambda: any(entry.outcome[:3] == "429" for entry in server.log))
+                time.sleep(0.5)
+
+        provider = provider_of(server)
+        with downloads.store_for(provider, path) as store, quick_client(20) as client:
+            with pytest.raises(ClosedForNowError, match=r"asks to wait 600 s.*Run again") as end:
+                downloads.download(provider, TILES, store, client, progress=slow)
+        closed = next(i for i, entry in enumerate(server.log) if entry.outcome[:3] == "429")
+        # one may have been on its way
+        assert len(server.log) <= closed + 2
+    after_s = calendar.timegm(time.strptime(str(end.value)[-21:], "%Y-%m-%d %H:%M UTC."))
+    assert before_s + 600 - 60 <= after_s <= time.time() + 600
+
+
+def test_the_status_of_a_refusal_is_not_looked_for_in_the_url(path):
+    with TileServer(faults={TILES[50]: ["401"]}) as server:
+        provider = provider_of(server)
+        provider = dataclasses.replace(provider, template=server.root + "/403/{z}/{x}/{y}")
+        with (
+            downloads.store_for(provider, path) as store,
+            quick_client() as client,
+            pytest.raises(StatusError) as refused,
+        ):
+            downloads.download(provider, TILES, store, client)
+        assert refused.value.status == 401
 
 
 def test_an_interrupt_does_not_wait_for_a_pause_and_keeps_what_came(path):

@@ -386,6 +386,30 @@ def test_a_server_that_is_closed_for_today_is_not_waited_for():
         client.get(f"{server.root}/x")
 
 
+def test_whoever_waits_for_a_server_that_closes_is_told_and_it_opens_again():
+    clock = Clock()
+    bucket = TokenBucket(1, clock=clock)
+    for _ in range(3):
+        bucket.take()
+    raised = threading.Event()
+
+    def wait():
+        with pytest.raises(fetch.ClosedForNowError, match="at noon"):
+            bucket.acquire()
+        raised.set()
+
+    # the clock stands still, so nothing but the message ends the waiting
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    bucket.shut(1000, "at noon")
+    bucket.shut(10, "earlier")
+    assert raised.wait(10)
+    with pytest.raises(fetch.ClosedForNowError, match="at noon"):
+        bucket.take()
+    clock.now_s += 1000
+    assert bucket.take() == 0
+
+
 def test_the_proxy_of_the_environment_is_used_and_its_password_not_told(monkeypatch):
     answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
