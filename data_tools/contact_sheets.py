@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossview import angles, atomic, photos, rectify
-from crossview.errors import ManifestError, PhotoError
+from crossview.errors import ManifestError, MapError, PhotoError
 from crossview.frames import Pose
 from crossview.manifest import Manifest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from crossview.features import MapFeatures
 
 NUM_VIEWS = 12
 NUM_COLUMNS = 3
@@ -28,6 +30,12 @@ _PANEL_INCHES = 2.6
 _TEXT_CHARACTERS = 180
 _CAMERA_COLOUR = "yellow"
 _NORTH_COLOUR = "tab:red"
+_MAP_LINES = {
+    "roads": ("line", "highway", "cyan"),
+    "rails": ("line", "railway", "magenta"),
+    "buildings": ("area", "building", "orange"),
+}
+"""What is drawn of a map on tiles: kind, key and colour."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,8 @@ def draw_contact_sheet(
 
     Views are drawn by lot, those with a tile first. On photos a small compass shows where they
     look, on panoramas a line where north is, on tiles a dot where the camera stood, an arrow where
-    it looked and another to the north. Who must be named is written underneath.
+    it looked and another to the north. Roads, rails and buildings of the region's map are drawn
+    on tiles, to be compared with the imagery. Who must be named is written underneath.
 
     Args:
         manifest: The dataset.
@@ -81,6 +90,7 @@ def draw_contact_sheet(
         num_rows, num_columns * len(widths), squeeze=False, width_ratios=widths * num_columns
     ).reshape(num_rows * num_columns, len(widths))
     problems: list[str] = []
+    maps = _maps(manifest, [tile_id for _, tile_id in panels if tile_id], problems)
     for ax in axes.flat:
         ax.set_axis_off()
     for (view_id, tile_id), beside in zip(panels, axes, strict=False):
@@ -90,10 +100,10 @@ def draw_contact_sheet(
             _draw(
                 beside[-1],
                 problems,
-                lambda ax, v=view_id, t=tile_id: _draw_tile(manifest, t, v, ax),
+                lambda ax, v=view_id, t=tile_id: _draw_tile(manifest, maps, t, v, ax),
             )
     figure.suptitle(manifest.name, fontsize=11)
-    figure.supxlabel(textwrap.fill(_sources(manifest, panels), _TEXT_CHARACTERS), fontsize=6)
+    figure.supxlabel(textwrap.fill(_sources(manifest, panels, maps), _TEXT_CHARACTERS), fontsize=6)
     with atomic.replacing(out) as temporary:
         figure.savefig(temporary, dpi=110)
     view_ids, tile_ids = zip(*panels, strict=True)
@@ -111,9 +121,17 @@ def tile_position(
         size_px: Columns and rows of the image.
         pose: In the frame of the region.
     """
+    col, row = _tile_pixels(manifest, tile, size_px, pose.x_m, pose.y_m)
+    return float(col), float(row)
+
+
+def _tile_pixels(
+    manifest: Manifest, tile: Mapping[str, Any], size_px: tuple[int, int], x_m: Any, y_m: Any
+) -> tuple[Any, Any]:
+    """Where places of the region are in the image of a tile, (col, row), corner origin."""
     frame = manifest.frame(tile["region"])
-    x_m, y_m = frame.to_local(tile["lat_deg"], tile["lon_deg"])
-    right_m, up_m = _turned(pose.x_m - x_m, pose.y_m - y_m, _up_deg(manifest, tile))
+    middle_x_m, middle_y_m = frame.to_local(tile["lat_deg"], tile["lon_deg"])
+    right_m, up_m = _turned(x_m - middle_x_m, y_m - middle_y_m, _up_deg(manifest, tile))
     return size_px[0] / 2 + right_m / tile["cell_m"], size_px[1] / 2 - up_m / tile["cell_m"]
 
 
@@ -125,10 +143,10 @@ def _up_deg(manifest: Manifest, tile: Mapping[str, Any]) -> float:
     return rotation_deg - float(frame.convergence_deg(x_m, y_m))
 
 
-def _turned(x_m: Any, y_m: Any, up_deg: float) -> tuple[float, float]:
+def _turned(x_m: Any, y_m: Any, up_deg: float) -> tuple[Any, Any]:
     """A vector (east, north) as (right, up) of an image whose upper edge points to up_deg."""
     up_x, up_y = angles.forward(up_deg)
-    return float(x_m * up_y - y_m * up_x), float(x_m * up_x + y_m * up_y)
+    return x_m * up_y - y_m * up_x, x_m * up_x + y_m * up_y
 
 
 def _panels(manifest: Manifest, num_views: int, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -193,12 +211,16 @@ def _draw_compass(ax: Axes, heading_deg: float) -> None:
     )  # fmt: skip
 
 
-def _draw_tile(manifest: Manifest, tile_id: str, view_id: str, ax: Axes) -> None:
+def _draw_tile(
+    manifest: Manifest, maps: Mapping[str, MapFeatures], tile_id: str, view_id: str, ax: Axes
+) -> None:
     tile = manifest.row("tiles", tile_id)
     pixels = photos.read_pixels(manifest.image_path("tiles", tile_id))
     _show(ax, pixels)
     height_px, width_px = pixels.shape[:2]
     ax.set_title(f"{width_px * tile['cell_m']:.0f} m  {tile['date']}".strip(), fontsize=7)
+    if tile["region"] in maps:
+        _draw_map(manifest, maps[tile["region"]], tile, (width_px, height_px), ax)
     up_deg = _up_deg(manifest, tile)
     right, up = _turned(*angles.forward(0.0), up_deg)
     corner, length_px = (0.9 * width_px, 0.14 * height_px), 0.09 * height_px
@@ -214,6 +236,79 @@ def _draw_tile(manifest: Manifest, tile_id: str, view_id: str, ax: Axes) -> None
         right, up = _turned(*angles.forward(pose.heading_deg), up_deg)
         length_px = 0.2 * height_px
         _arrow(ax, (col, row), (col + right * length_px, row - up * length_px), _CAMERA_COLOUR)
+
+
+def _maps(
+    manifest: Manifest, tile_ids: Iterable[str], problems: list[str]
+) -> dict[str, MapFeatures]:
+    """By region of the tiles, the first of its vector maps; one that cannot be read is said."""
+    from crossview.vectors import VectorMap
+
+    maps = {}
+    for region in dict.fromkeys(manifest.row("tiles", tile_id)["region"] for tile_id in tile_ids):
+        try:
+            files = [file for file in manifest.map_files(region) if file.kind != "raster"]
+            if files:
+                maps[region] = VectorMap.read(files[0].path).features
+        except (MapError, ManifestError) as error:
+            problems.append(str(error))
+    return maps
+
+
+def map_lines(
+    manifest: Manifest, features: MapFeatures, tile: Mapping[str, Any], size_px: tuple[int, int]
+) -> dict[str, list[np.ndarray]]:
+    """Axes of roads and rails, and outlines of buildings, on the image of a tile.
+
+    Args:
+        manifest: The dataset.
+        features: A map of the tile's region.
+        tile: A row of the tiles.
+        size_px: Columns and rows of the image.
+
+    Returns:
+        By `roads`, `rails` and `buildings`, lines of (N, 2) columns and rows, corner origin.
+    """
+    import shapely
+
+    frame = manifest.frame(tile["region"])
+    radius_m = math.hypot(*size_px) / 2 * tile["cell_m"]
+    x_m, y_m = frame.to_local(tile["lat_deg"], tile["lon_deg"])
+    lat_deg, lon_deg = frame.to_geodetic(
+        x_m + radius_m * np.array([-1, -1, 1, 1]), y_m + radius_m * np.array([-1, 1, -1, 1])
+    )
+    box = (lon_deg.min(), lat_deg.min(), lon_deg.max(), lat_deg.max())
+    table = features.table
+    table = table.iloc[table.sindex.query(shapely.box(*box), predicate="intersects")]
+
+    def to_pixels(lon_lat_deg: np.ndarray) -> np.ndarray:
+        places = frame.to_local(lon_lat_deg[:, 1], lon_lat_deg[:, 0])
+        return np.stack(_tile_pixels(manifest, tile, size_px, *places), axis=-1)
+
+    lines = {}
+    for name, (kind, key, _) in _MAP_LINES.items():
+        has_key = np.array([key in tags for tags in table["tags"]], dtype=bool)
+        is_meant = has_key & (table["kind"] == kind).to_numpy()
+        shapes = table.geometry[is_meant].to_numpy()
+        shapes = shapely.boundary(shapes) if kind == "area" else shapes
+        # a long road must not leave the region
+        parts = shapely.get_parts(shapely.clip_by_rect(shapes, *box))
+        lines[name] = [shapely.get_coordinates(shapely.transform(p, to_pixels)) for p in parts]
+    return lines
+
+
+def _draw_map(
+    manifest: Manifest,
+    features: MapFeatures,
+    tile: Mapping[str, Any],
+    size_px: tuple[int, int],
+    ax: Axes,
+) -> None:
+    from matplotlib.collections import LineCollection
+
+    for name, lines in map_lines(manifest, features, tile, size_px).items():
+        color = _MAP_LINES[name][-1]
+        ax.add_collection(LineCollection(lines, colors=color, linewidths=0.8), autolim=False)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
@@ -237,8 +332,10 @@ def _short(name: str) -> str:
     return name if len(name) <= 24 else f"…{name[-23:]}"
 
 
-def _sources(manifest: Manifest, panels: Iterable[tuple[str, str]]) -> str:
-    """Who must be named: the dataset, and views and tiles where they say otherwise."""
+def _sources(
+    manifest: Manifest, panels: Iterable[tuple[str, str]], maps: Mapping[str, MapFeatures]
+) -> str:
+    """Who must be named: the dataset, and views, tiles and maps where they say otherwise."""
     whole = (manifest.attribution or manifest.name).rstrip(". ")
     named = {f"{whole} ({manifest.licence})" if manifest.licence else whole: None}
     for view_id, tile_id in panels:
@@ -252,4 +349,9 @@ def _sources(manifest: Manifest, panels: Iterable[tuple[str, str]]) -> str:
             text = " ".join(filter(None, words))
             if text not in whole:
                 named.setdefault(text)
+    for features in maps.values():
+        named.setdefault(features.attribution.rstrip(". "))
+    if maps:
+        colours = (f"{name} {colour}" for name, (*_, colour) in _MAP_LINES.items())
+        named.setdefault(f"Map: {', '.join(colours)}")
     return ". ".join(filter(None, named))

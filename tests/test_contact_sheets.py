@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from fakes import manifests as fake
+from fakes.osm_files import OsmXml
 from PIL import Image
 
 from crossview.errors import ManifestError
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
+from crossview.manifest import Manifest
 from crossview.manifest_summary import summary
+from crossview.vectors import VectorMap
 from data_tools import contact_sheets
 from data_tools.cli import main
-from data_tools.contact_sheets import draw_contact_sheet, tile_position
+from data_tools.contact_sheets import draw_contact_sheet, map_lines, tile_position
 
 
 def tile(tile_id, x_m=0.0, y_m=0.0, **columns):
@@ -103,6 +106,67 @@ def test_an_image_that_cannot_be_read_has_a_panel_that_says_why(saved, tmp_path,
     assert len(sheet.problems) == 1
     assert "There is no file" in sheet.problems[0]
     assert any(text.startswith("There is no file") for text in texts_of(figures[0]))
+
+
+def with_map(manifest, *, file="maps/town.osm"):
+    """The manifest with a map in its folder: a road, a rail, a building, and a road far away."""
+    town = OsmXml(fake.FRAME, bounds=(2.32, 48.84, 2.34, 48.86))
+    town.way([(-200.0, 5.0), (200.0, 5.0)], {"highway": "residential"})
+    town.way([(-7.0, -200.0), (-7.0, 200.0)], {"railway": "tram"})
+    town.box(2, 8, 10, 14, {"building": "yes"})
+    town.way([(300.0, 300.0), (310.0, 300.0)], {"highway": "residential"})
+    (manifest.folder / "maps").mkdir()
+    town.write(manifest.folder / file)
+    return Manifest.append(manifest.folder, maps=[{"region": "town", "file": file, "kind": "osm"}])
+
+
+@pytest.mark.parametrize("turn_deg", [0.0, 90.0, 213.0])
+def test_the_map_lies_on_a_tile_where_the_ground_is(saved, turn_deg):
+    manifest = with_map(saved)
+    features = VectorMap.read(manifest.map_files("town")[0].path).features
+    row = manifest.row("tiles", "t") | {"rotation_deg": turn_deg}
+    lines = map_lines(manifest, features, row, (120, 100))
+    turn = np.deg2rad(turn_deg)
+
+    def pixels(x_m, y_m):  # written out: the upper edge points to turn_deg
+        right_m = x_m * np.cos(turn) - y_m * np.sin(turn)
+        up_m = x_m * np.sin(turn) + y_m * np.cos(turn)
+        return np.stack([60 + right_m / 0.5, 50 - up_m / 0.5], axis=-1)
+
+    (road,), (rail,), (house,) = lines["roads"], lines["rails"], lines["buildings"]
+    for line, (a, b) in ((road, ([-9, 5], [9, 5])), (rail, ([-7, -9], [-7, 9]))):
+        start, end = pixels(*a), pixels(*b)
+        along = (end - start) / np.hypot(*(end - start))
+        off = line - start
+        assert np.abs(off[:, 0] * along[1] - off[:, 1] * along[0]).max() < 0.05
+        assert np.hypot(*(line[-1] - line[0])) > 120  # from edge to edge
+    corners = {tuple(np.round(corner)) for corner in pixels(np.array([2, 10, 10, 2]),
+                                                          np.array([8, 8, 14, 14]))}  # fmt: skip
+    assert {tuple(np.round(corner)) for corner in house} == corners
+
+
+def test_a_sheet_draws_the_map_of_a_region_and_names_its_makers(saved, tmp_path, figures):
+    from matplotlib.collections import LineCollection
+
+    before = draw_contact_sheet(saved, tmp_path / "before.png")
+    sheet = draw_contact_sheet(with_map(saved), tmp_path / "sheet.png")
+    assert sheet == before
+    words = [" ".join(" ".join(texts_of(figure)).split()) for figure in figures]
+    assert "roads cyan, rails magenta, buildings orange" in words[1]
+    assert "OpenStreetMap contributors" in words[1]
+    assert "OpenStreetMap" not in words[0]
+    drawn = [len(c.get_segments()) for c in figures[1].findobj(LineCollection)]
+    assert sum(drawn) == 2 * 3  # two tiles
+    assert not figures[0].findobj(LineCollection)
+
+
+def test_a_map_that_cannot_be_read_is_said(saved, tmp_path):
+    manifest = with_map(saved)
+    manifest.map_files()[0].path.write_text("no map")
+    sheet = draw_contact_sheet(manifest, tmp_path / "sheet.png")
+    assert len(sheet.problems) == 1
+    assert "cannot be read as OpenStreetMap data" in sheet.problems[0]
+    assert (tmp_path / "sheet.png").is_file()
 
 
 @pytest.mark.parametrize("far_m", [0.0, 20_000.0])
