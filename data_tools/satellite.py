@@ -302,14 +302,15 @@ def fetch_tiles(
     provider, zoom = _provider_and_zoom(job)
     cover = job.cover(zoom, provider.tile_px)
     require_permission(provider, cover.num_tiles, has_permission=has_permission)
+    wanted = tile_ids(cover)
+    # a missing key and a wrong rate are said before anything is made
+    provider.url(wanted[0])
+    client = downloads.client_for(provider, rate_per_s=rate_per_s)
     job.out.mkdir(parents=True, exist_ok=True)
-    with (
-        downloads.store_for(provider, job.store_path) as store,
-        downloads.client_for(provider, rate_per_s=rate_per_s) as client,
-    ):
+    with client, downloads.store_for(provider, job.store_path) as store:
         return downloads.download(
             provider,
-            tile_ids(cover),
+            wanted,
             store,
             client,
             has_permission=has_permission,

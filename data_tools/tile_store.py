@@ -165,7 +165,7 @@ class TileStore:
             path: The MBTiles file.
             tile_px: Rows, and columns, of every tile.
             metadata: MBTiles metadata: name, attribution, description, and what one likes. A
-                store keeps to the `crossview_template` that it began with.
+                store keeps to the `crossview_template` of its first tile.
             placeholders: SHA-256 digests of pictures that say "no imagery".
             wait_s: How long to wait for another process that writes.
 
@@ -203,6 +203,13 @@ class TileStore:
         with self._transaction() as connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
+            if not any(
+                connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
+                for table in ("tiles", "crossview_absent")
+            ):
+                # a store that has learnt nothing is nobody's
+                connection.execute("DELETE FROM metadata")
+                connection.execute("DELETE FROM crossview_placeholders")
             before = self.metadata
             expected = {"crossview_tile_px": str(tile_px)}
             if "crossview_template" in metadata:

@@ -205,9 +205,12 @@ def test_a_server_that_closes_for_today_is_asked_nothing_more(path, monkeypatch)
                 time.sleep(0.5)
 
         provider = provider_of(server)
-        with downloads.store_for(provider, path) as store, quick_client(20) as client:
-            with pytest.raises(ClosedForNowError, match=r"asks to wait 600 s.*Run again") as end:
-                downloads.download(provider, TILES, store, client, progress=slow)
+        with (
+            downloads.store_for(provider, path) as store,
+            quick_client(20) as client,
+            pytest.raises(ClosedForNowError, match=r"asks to wait 600 s.*Run again") as end,
+        ):
+            downloads.download(provider, TILES, store, client, progress=slow)
         closed = next(i for i, entry in enumerate(server.log) if entry.outcome[:3] == "429")
         # one may have been on its way
         assert len(server.log) <= closed + 2

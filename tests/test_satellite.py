@@ -395,6 +395,15 @@ def test_an_unknown_host_is_refused_above_1000_tiles_without_permission(tmp_path
     assert not (tmp_path / "o").exists()
 
 
+def test_a_missing_key_or_a_wrong_rate_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    box = ("--box", 8, 50, 8.001, 50.001, "--zoom", 18, "--out", tmp_path / "o")
+    url = "https://tiles.example.org/{z}/{x}/{y}.png"
+    assert_refused("CROSSVIEW_TILES_EXAMPLE_ORG_KEY", *box, "--url", url + "?key={key}")
+    assert_refused("at most 5 times a second", *box, "--url", url, "--rate", 6)
+    assert not (tmp_path / "o").exists()
+
+
 # ---------------------------------------------------------------- plans
 
 

@@ -87,6 +87,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
 
 
 def test_a_store_has_tiles_of_one_size(store, path):
+    store.put_many([image(TILES[1])])
     with pytest.raises(StoreError, match="32 pixels, not 24"):
         store.put_many([TileImage(TILES[0], tile_bytes(1, 1, 1, tile_px=24), 24)])
     store.close()
@@ -96,10 +97,27 @@ def test_a_store_has_tiles_of_one_size(store, path):
 
 def test_a_store_keeps_to_its_source(path):
     first = {"crossview_template": "https://a.example/{z}"}
-    TileStore.writing(path, tile_px=PX, metadata=first).close()
-    TileStore.writing(path, tile_px=PX, metadata=first).close()
-    with pytest.raises(StoreError, match="file of its own"):
-        TileStore.writing(path, tile_px=PX, metadata={"crossview_template": "https://b.example"})
+    second = {"crossview_template": "https://b.example"}
+    for fill in (lambda store: store.put_many([image(TILES[0])]),
+                 lambda store: store.put_absent({TILES[0]: "404"})):  # fmt: skip
+        with TileStore.writing(path, tile_px=PX, metadata=first) as store:
+            fill(store)
+        TileStore.writing(path, tile_px=PX, metadata=first).close()
+        with pytest.raises(StoreError, match="file of its own"):
+            TileStore.writing(path, tile_px=PX, metadata=second)
+        path.unlink()
+
+
+def test_a_store_that_has_learnt_nothing_may_be_anothers(path):
+    first = {"crossview_template": "https://a.example/{z}", "attribution": "A"}
+    picture = image(TILES[0])
+    TileStore.writing(path, tile_px=256, metadata=first, placeholders=[picture.sha256]).close()
+    second = {"crossview_template": "https://b.example"}
+    with TileStore.writing(path, tile_px=PX, metadata=second) as store:
+        store.put_many([picture])
+        assert store.metadata["crossview_template"] == "https://b.example"
+        assert "attribution" not in store.metadata
+        assert store.stored(TILES[:1]) == TILES[:1]
 
 
 def test_damaged_bytes_are_found(store):
