@@ -154,7 +154,10 @@ def _panels(manifest: Manifest, num_views: int, rng: np.random.Generator) -> lis
     view_ids = manifest.views["view_id"].to_numpy()
     if not view_ids.size:
         return [("", tile_id) for tile_id in _drawn(manifest.tiles["tile_id"], num_views, rng)]
-    first_pairs = manifest.pairs.drop_duplicates("view_id")
+    pairs = manifest.pairs
+    # a view lies far out in the others
+    pairs = pairs.iloc[np.argsort(pairs["relation"].to_numpy() != "positive", kind="stable")]
+    first_pairs = pairs.drop_duplicates("view_id")
     tile_of = dict(zip(first_pairs["view_id"], first_pairs["tile_id"], strict=True))
     is_paired = manifest.views["view_id"].isin(list(tile_of)).to_numpy()
     chosen = _drawn(view_ids[is_paired], num_views, rng)
@@ -313,7 +316,8 @@ def _draw_map(
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
     arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "color": color, "linewidth": 1.5}
-    ax.annotate("", end, start, arrowprops=arrow)
+    # one that leaves the image is drawn nevertheless
+    ax.annotate("", end, start, arrowprops=arrow, annotation_clip=False)
 
 
 def _show(ax: Axes, pixels: np.ndarray) -> None:

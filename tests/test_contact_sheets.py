@@ -71,6 +71,16 @@ def test_views_with_a_tile_come_first_and_their_first_tile_is_beside_them(saved,
         assert min(image.size) > 200
 
 
+def test_a_tile_that_a_view_is_in_the_middle_of_comes_before_others(saved, tmp_path):
+    pairs = [
+        {"view_id": "p", "tile_id": "t", "relation": "semipositive"},
+        {"view_id": "p", "tile_id": "u", "relation": "positive"},
+    ]
+    manifest = fake.manifest(saved.image_folder, tiles=[tile("t"), tile("u")], pairs=pairs)
+    sheet = draw_contact_sheet(manifest, tmp_path / "sheet.png", num_views=1)
+    assert (sheet.view_ids, sheet.tile_ids) == (("p",), ("u",))
+
+
 def test_who_must_be_named_is_written_underneath(saved, tmp_path, figures):
     draw_contact_sheet(saved, tmp_path / "sheet.png")
     words = " ".join(" ".join(texts_of(figures[0])).split())
