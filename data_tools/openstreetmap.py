@@ -197,8 +197,8 @@ def place_in_dataset(folder: str | Path, region: str | None, *, overwrite: bool 
         overwrite: Replace the map that the region has.
 
     Raises:
-        ManifestError: There is no such region, it has a map already, or it is not clear which
-            region is meant.
+        ManifestError: There is no such region, it has a map already, it is not clear which region
+            is meant, or the file would lie outside of the folder.
     """
     manifest = Manifest.load(folder)
     regions = manifest.regions["name"].tolist()
@@ -222,7 +222,14 @@ def place_in_dataset(folder: str | Path, region: str | None, *, overwrite: bool 
     stem = names[regions.index(region)]
     if not stem or [name.casefold() for name in names].count(stem.casefold()) > 1:
         stem = f"map_{regions.index(region) + 1}"
-    return MapRow(Path(folder), region, f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}")
+    row = MapRow(Path(folder), region, f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}")
+    # a dataset from elsewhere must not choose where files are written
+    if not row.path.resolve().is_relative_to(row.folder.resolve()):
+        raise ManifestError(
+            f"{row.path} leads out of the manifest's folder, by a symbolic link to "
+            f"{row.path.resolve()}. Delete the link."
+        )
+    return row
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,18 @@ def test_a_map_that_misses_the_dataset_is_said(extract, tmp_path):
     assert "1 views and tiles of region town lie outside" in result.stderr
 
 
+def test_no_map_is_written_outside_of_a_dataset(extract, tmp_path):
+    folder = dataset(tmp_path, "../town")
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "maps").symlink_to(tmp_path / "elsewhere")
+    assert "leads out of the manifest's folder" in refused(extract, "--into", folder)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    (folder / "maps").unlink()
+    assert run(extract, "--into", folder).exit_code == 0
+    (file,) = Manifest.load(folder).map_files()
+    assert file.path.resolve().parent == folder.resolve() / "maps"
+
+
 def test_a_folder_that_is_no_dataset_is_refused(extract, tmp_path):
     assert "is not a manifest" in refused(extract, "--into", tmp_path)
     assert list(tmp_path.glob("maps")) == []
