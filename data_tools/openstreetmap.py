@@ -188,7 +188,9 @@ def _date_of_osm(path: Path) -> str:
 # ------------------------------------------------------------------ datasets
 
 
-def place_in_dataset(folder: str | Path, region: str | None, *, overwrite: bool = False) -> MapRow:
+def place_in_dataset(
+    folder: str | Path, region: str | None, *, overwrite: bool = False
+) -> DatasetTarget:
     """Where the map of a dataset's region goes; nothing is written.
 
     Args:
@@ -218,11 +220,13 @@ def place_in_dataset(folder: str | Path, region: str | None, *, overwrite: bool 
             f"Region {region!r} of {manifest.name} has a map already, {there[0].path.name}. "
             "Replace it with --overwrite, or name another --region."
         )
-    names = [file_name(name) for name in regions]
-    stem = names[regions.index(region)]
-    if not stem or [name.casefold() for name in names].count(stem.casefold()) > 1:
-        stem = f"map_{regions.index(region) + 1}"
-    row = MapRow(Path(folder), region, f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}")
+    # neither a map that another region has, nor the one that it will get
+    others = {file_name(name).casefold() for name in regions if name != region}
+    others |= {file.path.stem.casefold() for file in manifest.map_files() if file.region != region}
+    stem = file_name(region) or "map"
+    while stem.casefold() in others:
+        stem += f"_{regions.index(region) + 1}"
+    row = DatasetTarget(Path(folder), region, f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}")
     # a dataset from elsewhere must not choose where files are written
     if not row.path.resolve().is_relative_to(row.folder.resolve()):
         raise ManifestError(
@@ -233,8 +237,8 @@ def place_in_dataset(folder: str | Path, region: str | None, *, overwrite: bool 
 
 
 @dataclass(frozen=True)
-class MapFile:
-    """A map by itself.
+class FileTarget:
+    """A map that is a file of its own.
 
     Args:
         path: The GeoPackage.
@@ -249,8 +253,8 @@ class MapFile:
 
 
 @dataclass(frozen=True)
-class MapRow:
-    """A row of a dataset's maps, to be written.
+class DatasetTarget:
+    """A dataset that gets a map.
 
     Args:
         folder: Of the manifest.

@@ -175,14 +175,15 @@ def test_a_map_becomes_part_of_a_dataset_and_is_drawn(extract, tmp_path):
 
 
 def test_every_region_gets_its_own_map(extract, tmp_path):
-    folder = dataset(tmp_path, "Old town", "old_town")  # names of files that would be alike
-    assert "2 regions (Old town, old_town)" in refused(extract, "--into", folder)
+    names = "Old town", "old_town", "Old_town_1"  # names of files that would be alike
+    folder = dataset(tmp_path, *names)
+    assert "3 regions (Old town, old_town, Old_town_1)" in refused(extract, "--into", folder)
     assert "no region 'x'" in refused(extract, "--into", folder, "--region", "x")
-    for region in ("old_town", "Old town"):
+    for region in names:
         assert run(extract, "--into", folder, "--region", region).exit_code == 0
     files = Manifest.load(folder).map_files()
-    assert [file.region for file in files] == ["old_town", "Old town"]
-    assert len({file.path for file in files}) == 2
+    assert tuple(file.region for file in files) == names
+    assert len({str(file.path).casefold() for file in files}) == 3
     assert all(file.path.is_file() for file in files)
 
 
@@ -201,6 +202,18 @@ def test_the_map_of_a_region_is_replaced_only_where_that_is_wanted(extract, tmp_
     assert after["sha256"][1] != before["sha256"][0]
     path = Manifest.load(folder).map_files("a")[0].path
     assert len(pyogrio.read_dataframe(path, layer="areas")) == 1
+
+
+def test_the_map_of_another_region_is_never_written_over(extract, tmp_path):
+    folder = dataset(tmp_path, "a", "b")
+    run(extract, "--into", folder, "--region", "a")
+    # one map for two regions, as an importer may have it
+    Manifest.append(folder, maps=[{"region": "b", "file": "maps/a.gpkg", "kind": "osm"}])
+    shared = (folder / "maps" / "a.gpkg").read_bytes()
+    part = ("--around", -35.2809, 149.13, "--radius-m", 40, "--overwrite")
+    assert run(extract, "--into", folder, "--region", "a", *part).exit_code == 0
+    assert (folder / "maps" / "a.gpkg").read_bytes() == shared
+    assert Manifest.load(folder).map_files("a")[0].path.name == "a_1.gpkg"
 
 
 def test_a_map_that_misses_the_dataset_is_said(extract, tmp_path):

@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from crossview.tiles import GeoBounds
-    from data_tools.openstreetmap import MapExtract, MapFile, MapRow
+    from data_tools.openstreetmap import DatasetTarget, FileTarget, MapExtract
 
 _PLACE = "A place: --box, --around or --points with --radius-m, --area, or --place"
 
@@ -98,9 +98,9 @@ def command(
 
 def _target(
     out: Path | None, into: Path | None, region: str | None, *, overwrite: bool
-) -> MapFile | MapRow:
+) -> FileTarget | DatasetTarget:
     """Where the map goes, which is free."""
-    from data_tools.openstreetmap import MapFile, place_in_dataset
+    from data_tools.openstreetmap import FileTarget, place_in_dataset
 
     if region is not None and into is None:
         raise click.UsageError("--region belongs to --into.")
@@ -110,7 +110,7 @@ def _target(
         raise click.UsageError("Give one: --out FILE, or --into DATASET.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already. Take another name, or --overwrite.")
-    return MapFile(out)
+    return FileTarget(out)
 
 
 def _bounds(
