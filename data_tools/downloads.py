@@ -59,6 +59,17 @@ class DownloadReport:
         """Nothing failed; what is absent does not exist."""
         return not self.failed
 
+    def after(self, revalidation: DownloadReport) -> DownloadReport:
+        """Of this download and the revalidation of the same tiles before it together."""
+        return DownloadReport(
+            revalidation.stored + self.stored,
+            revalidation.already,
+            self.absent,
+            revalidation.failed + self.failed,
+            revalidation.bytes + self.bytes,
+            revalidation.seconds + self.seconds,
+        )
+
 
 def client_for(
     provider: Provider,
@@ -136,7 +147,7 @@ def download(
     if missing and not job.num_images and not job.failures:
         logger.warning(
             "%s has none of the %d tiles: look at its address, its zooms and the area; when they "
-            "are right later, TileStore.forget_absent lets it be asked again",
+            "are right later, --ask-absent-again (TileStore.forget_absent) asks for them again",
             provider.name,
             len(missing),
         )

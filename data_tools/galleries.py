@@ -102,7 +102,7 @@ def save_with_views(
 ) -> Manifest:
     """A manifest of views, the crops around them, and which crop shows which view.
 
-    Arguments are those of save_crops. Photos and crops stay where they are: the image root is the
+    Arguments are those of save_gallery. Photos and crops stay where they are: the image root is the
     folder above both.
     """
     from crossview.manifest import Manifest

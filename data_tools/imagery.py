@@ -78,16 +78,15 @@ class FileImagery:
     """A GeoTIFF, COG, VRT or anything else that GDAL reads.
 
     Args:
-        path: The file.
-        origin: Of the image; by default what the file's tags say.
+        path: The file; its tags say where it comes from.
 
     Raises:
         MapError: It cannot be read.
     """
 
-    def __init__(self, path: str | Path, origin: Origin | None = None) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.origin = origin or _origin_of_file(self.path)
+        self.origin = _origin_of_file(self.path)
 
     def on(self, grid: MapGrid) -> SatelliteTile:
         """The image on a grid (see rasters.read_geotiff)."""
@@ -288,7 +287,6 @@ def open_archive(
     *,
     zoom: int | None = None,
     tile_px: int | None = None,
-    origin: Origin | None = None,
 ) -> Iterator[TileImagery]:
     """The tiles of an MBTiles or PMTiles file, read where they lie.
 
@@ -296,7 +294,6 @@ def open_archive(
         path: The file.
         zoom: Which of its zooms; by default the largest.
         tile_px: Side of a tile; by default 256, or what a store of ours says.
-        origin: Of the imagery; by default what the file says of itself.
 
     Raises:
         MapError: It is neither, holds vector tiles, or does not have the zoom.
@@ -311,7 +308,7 @@ def open_archive(
         with path.open("rb") as file:
             zoom = _zoom_within(zooms, zoom, path)
             source = _PmtilesSource(file, archive)
-            yield TileImagery(source, zoom, origin or said, tile_px or 256)
+            yield TileImagery(source, zoom, said, tile_px or 256)
         return
     with TileStore(path) as store:
         metadata = store.metadata
@@ -324,7 +321,7 @@ def open_archive(
         )
         zooms = int(metadata.get("minzoom", 0)), int(metadata.get("maxzoom", tiles.MAX_ZOOM))
         zoom = _zoom_within(zooms, zoom, path)
-        yield TileImagery(store, zoom, origin or said, tile_px or store.tile_px)
+        yield TileImagery(store, zoom, said, tile_px or store.tile_px)
 
 
 @dataclass(frozen=True, eq=False)

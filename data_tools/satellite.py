@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossview.errors import CrossviewError
 from crossview.frames import LocalFrame
+from crossview.tiles import TileId
 from data_tools import capabilities, downloads, galleries, providers, tile_plans
 from data_tools import crops as gallery
 from data_tools.areas import Area, TileCover, cover_around
@@ -68,7 +70,7 @@ class Job:
         image_format: Of the crops, png or jpg.
         min_covered: Share of a crop that must be covered; else it is left out.
         tile_px: Side of an archive's tiles, where it is not 256.
-        origin: What to say of a file that does not say it itself.
+        said: Attributes of Origin to say of a file instead of what it says itself.
         name: Of the dataset.
     """
 
@@ -83,7 +85,7 @@ class Job:
     image_format: str = "png"
     min_covered: float = 1.0
     tile_px: int | None = None
-    origin: Origin | None = None
+    said: Mapping[str, str] = field(default_factory=dict)
     name: str = "satellite"
 
     def __post_init__(self) -> None:
@@ -284,11 +286,42 @@ def _pixel_m(source: Provider | Path, zoom: int | None, lat_deg: float) -> float
     return max(ground_resolution_m(lat_deg, zoom, source.tile_px))
 
 
-def plan(job: Job, *, rate_per_s: float | None = None) -> Plan:
-    """What the job's download takes; nothing is fetched."""
+def plan(job: Job, **options: Any) -> Plan:
+    """What the job's download takes; nothing is fetched. Options are those of tile_plans.plan."""
     provider, zoom = _provider_and_zoom(job)
     cover = job.cover(zoom, provider.tile_px)
-    return tile_plans.plan(provider, job.area, cover, job.store_path, rate_per_s=rate_per_s)
+    return tile_plans.plan(provider, job.area, cover, job.store_path, **options)
+
+
+def refusals(job: Job, plan: Plan, *, has_permission: bool = False, yes: bool = False) -> list[str]:
+    """Why the download of a plan would be refused before it begins; nothing is fetched.
+
+    Args:
+        job: What to make.
+        plan: Of its download.
+        has_permission: See providers.require_permission.
+        yes: See Plan.require_sensible.
+    """
+    provider, zoom = _provider_and_zoom(job)
+    num_kept = 0
+    if job.store_path.is_file():
+        with TileStore(job.store_path) as store:
+            num_kept = len(store)
+    # what the store would hold, which may be of other areas too
+    num_tiles = max(plan.num_tiles, num_kept + plan.num_missing)
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: plan.require_sensible(yes=yes),
+        lambda: require_permission(provider, num_tiles, has_permission=has_permission),
+        lambda: downloads.client_for(provider, rate_per_s=plan.rate_per_s).close(),
+        lambda: provider.url(TileId(zoom, 0, 0)),
+    )
+    reasons = []
+    for check in checks:
+        try:
+            check()
+        except (CrossviewError, ValueError) as error:
+            reasons.append(str(error))
+    return reasons
 
 
 def fetch_tiles(
@@ -296,9 +329,20 @@ def fetch_tiles(
     *,
     rate_per_s: float | None = None,
     has_permission: bool = False,
+    refresh: bool = False,
+    ask_absent_again: bool = False,
     progress: Progress = _silent,
 ) -> downloads.DownloadReport:
-    """Fetch the tiles of a job that are not there yet into its store; see downloads.download."""
+    """Fetch the tiles of a job that are not there yet into its store; see downloads.download.
+
+    Args:
+        job: What they are for.
+        rate_per_s: Tiles a second; by default the provider's.
+        has_permission: See providers.require_permission.
+        refresh: Ask first whether stored ones have changed, and fetch those that have.
+        ask_absent_again: Ask also for those that are known not to exist.
+        progress: Called with the number of tiles that are done since the last call.
+    """
     provider, zoom = _provider_and_zoom(job)
     cover = job.cover(zoom, provider.tile_px)
     require_permission(provider, cover.num_tiles, has_permission=has_permission)
@@ -308,14 +352,15 @@ def fetch_tiles(
     client = downloads.client_for(provider, rate_per_s=rate_per_s)
     job.out.mkdir(parents=True, exist_ok=True)
     with client, downloads.store_for(provider, job.store_path) as store:
-        return downloads.download(
-            provider,
-            wanted,
-            store,
-            client,
-            has_permission=has_permission,
-            progress=progress,
+        if ask_absent_again:
+            store.forget_absent()
+        revalidation = None
+        if refresh:
+            revalidation = downloads.revalidate(provider, wanted, store, client, progress=progress)
+        report = downloads.download(
+            provider, wanted, store, client, has_permission=has_permission, progress=progress
         )
+    return report if revalidation is None else report.after(revalidation)
 
 
 def make_products(
@@ -392,12 +437,13 @@ def _opened(job: Job) -> Iterator[Imagery]:
         with TileStore(job.store_path) as store:
             yield TileImagery(store, zoom, origin_of(job.source), job.source.tile_px)
     elif job.source.suffix.lower() in ARCHIVE_SUFFIXES:
-        with open_archive(
-            job.source, zoom=job.zoom, tile_px=job.tile_px, origin=job.origin
-        ) as archive:
+        with open_archive(job.source, zoom=job.zoom, tile_px=job.tile_px) as archive:
+            archive.origin = replace(archive.origin, **job.said)
             yield archive
     else:
-        yield FileImagery(job.source, job.origin)
+        image = FileImagery(job.source)
+        image.origin = replace(image.origin, **job.said)
+        yield image
 
 
 def _save_manifest(job: Job, written: Sequence[WrittenCrop], origin: Origin) -> Path | None:

@@ -98,6 +98,7 @@ class Plan:
         square_km: Of the area.
         num_tiles: That it needs.
         num_stored: That are there already, or known not to exist.
+        num_refreshed: Of those, stored ones that are asked whether they have changed.
         megabytes: To fetch, about.
         minutes: At the rate, about.
         rate_per_s: Tiles a second.
@@ -112,6 +113,7 @@ class Plan:
     square_km: float
     num_tiles: int
     num_stored: int
+    num_refreshed: int
     megabytes: float
     minutes: float
     rate_per_s: float
@@ -121,17 +123,23 @@ class Plan:
         """Tiles to fetch."""
         return self.num_tiles - self.num_stored
 
+    @property
+    def num_requests(self) -> int:
+        """Tiles to ask for."""
+        return self.num_missing + self.num_refreshed
+
     def sentences(self) -> str:
         """The plan in words."""
         place = (
             f"{abs(self.lat_deg):.3f} {'NS'[self.lat_deg < 0]}, "
             f"{abs(self.lon_deg):.3f} {'EW'[self.lon_deg < 0]}"
         )
+        again = f" ({self.num_refreshed:,} to look at again)" if self.num_refreshed else ""
         return (
             f"{self.provider}, zoom {self.zoom}: a pixel is {self.east_west_m:.4f} m east-west and "
             f"{self.north_south_m:.4f} m north-south around {place}.\n"
             f"{self.square_km:,.2f} square km: {self.num_tiles:,} tiles, {self.num_stored:,} there "
-            f"already, {self.num_missing:,} to fetch: about {_size(self.megabytes)} and "
+            f"already{again}, {self.num_missing:,} to fetch: about {_size(self.megabytes)} and "
             f"{_duration(self.minutes)} at {self.rate_per_s:g} a second."
         )
 
@@ -162,6 +170,8 @@ def plan(
     store_path: Path,
     *,
     rate_per_s: float | None = None,
+    refresh: bool = False,
+    ask_absent_again: bool = False,
 ) -> Plan:
     """What fetching a cover of an area takes; nothing is fetched.
 
@@ -171,15 +181,21 @@ def plan(
         cover: The tiles.
         store_path: Where tiles are kept, if there are any yet.
         rate_per_s: Tiles a second; by default the provider's.
+        refresh: Ask whether stored tiles have changed.
+        ask_absent_again: Ask again for tiles that are known not to exist.
     """
-    num_stored, tile_bytes = 0, TYPICAL_TILE_BYTES * (provider.tile_px / 256) ** 2
+    num_stored = num_absent = 0
+    tile_bytes = TYPICAL_TILE_BYTES * (provider.tile_px / 256) ** 2
     if store_path.is_file() and cover.num_tiles <= MOST_TILES:
         with TileStore(store_path) as store:
-            num_stored = cover.num_tiles - len(store.missing(tile_ids(cover)))
+            wanted = tile_ids(cover)
+            num_stored = len(store.stored(wanted))
+            num_absent = 0 if ask_absent_again else len(store.absent(wanted))
             if len(store):
                 tile_bytes = store_path.stat().st_size / len(store)
     lat_deg, lon_deg = area.center
-    num_missing = cover.num_tiles - num_stored
+    num_missing = cover.num_tiles - num_stored - num_absent
+    num_refreshed = num_stored if refresh else 0
     rate_per_s = rate_per_s or provider.policy.rate_per_s
     return Plan(
         provider.name,
@@ -189,9 +205,10 @@ def plan(
         *ground_resolution_m(lat_deg, cover.zoom, provider.tile_px),
         area.square_km,
         cover.num_tiles,
-        num_stored,
+        num_stored + num_absent,
+        num_refreshed,
         num_missing * tile_bytes / 1e6,
-        num_missing / rate_per_s / 60,
+        (num_missing + num_refreshed) / rate_per_s / 60,
         rate_per_s,
     )
 

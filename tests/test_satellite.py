@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,16 +14,18 @@ import rasterio
 from affine import Affine
 from click.testing import CliRunner
 from fakes import pyramids, real_tile_servers
+from fakes.tile_server import TileServer, tile_bytes
 from PIL import Image
 from pytest import approx
 
 from crossview import rasters, tiles
 from crossview.errors import DatasetError, MapError
 from crossview.manifest import Manifest
-from data_tools import galleries, providers, satellite, tile_plans
+from data_tools import downloads, galleries, providers, satellite, tile_plans
 from data_tools.areas import Area
 from data_tools.cli import main
 from data_tools.points import Points
+from data_tools.tile_store import TileImage, TileStore
 
 ZOOM, LEFT, TOP = 18, 41_400, 89_600
 COLUMNS, ROWS = 6, 5
@@ -164,6 +167,7 @@ def test_a_place_without_a_single_tile_is_questioned(tmp_path, template):
     result = run(*box, "--url", template, "--zoom", ZOOM, "--out", tmp_path / "o")
     assert result.exit_code == 1
     assert "none of these tiles. Is the place right" in result.stderr
+    assert "--ask-absent-again" in result.stderr
 
 
 def test_tiles_of_512_pixels_are_bit_exact_too(tmp_path, source, template):
@@ -191,6 +195,82 @@ def test_a_dry_run_says_what_it_takes_and_makes_nothing(tmp_path, template):
     run(*command)
     result = run(*command, "--dry-run")
     assert "12 tiles, 12 there already, 0 to fetch" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "words"),
+    [
+        ("https://tile.openstreetmap.org/{z}/{x}/{y}.png", (), ["is not for download"]),
+        ("https://tiles.example.org/{z}/{x}/{y}", (), ["--i-have-permission"]),
+        ("https://a.example/{z}/{x}/{y}", ("--i-have-permission", "--rate", 6), ["at most 5"]),
+        ("https://a.example/{z}/{x}/{y}?k={key}", ("--i-have-permission",), ["CROSSVIEW_A_EX"]),
+        ("http://127.0.0.1:9/{z}/{x}/{y}", (), []),
+    ],
+)  # fmt: skip
+def test_a_dry_run_says_what_would_be_refused(tmp_path, monkeypatch, url, options, words):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    box = ("--box", 8, 50, 8.1, 50.05, "--zoom", 18, "--url", url, "--out", tmp_path / "o")
+    result = run(*box, *options, "--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    refused = json.loads(result.stdout)["refused"]
+    assert len(refused) == len(words)
+    for word, reason in zip(words, refused, strict=True):
+        assert word in reason
+        assert reason in result.stderr
+        assert reason in run(*box, *options).stderr  # the same words as those of the real run
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_says_that_yes_would_be_asked_for(tmp_path):
+    box = ("--box", 8, 50, 8.4, 50.3, "--zoom", 19, "--url", URL, "--out", tmp_path / "o")
+    assert "It would be refused: " in (words := run(*box, "--dry-run").stderr)
+    assert "say --yes" in words
+    assert "refused" not in run(*box, "--dry-run", "--yes").stderr
+
+
+def test_a_dry_run_counts_what_the_store_holds_of_other_places(tmp_path):
+    url = "https://tiles.example.org/{z}/{x}/{y}"
+    tile_ids = [tiles.TileId(18, x, y) for x in range(40) for y in range(24)]
+    (tmp_path / "o").mkdir()
+    with downloads.store_for(
+        providers.from_template(url), tmp_path / "o" / "tiles.mbtiles"
+    ) as store:
+        sea = pyramids.encoded(np.zeros((256, 256, 3), np.uint8))
+        store.put_many(TileImage(tile, sea, 256) for tile in tile_ids)
+    box = ("--box", 8, 50, 8.01, 50.007, "--zoom", 18, "--url", url, "--out", tmp_path / "o")
+    plan = json.loads(run(*box, "--dry-run", "--json").stdout)
+    assert 40 < plan["num_tiles"] < 1000
+    assert "--i-have-permission" in plan["refused"][0]
+
+
+# ---------------------------------------------------------------- again, later
+
+
+def test_stored_tiles_that_have_changed_and_absent_ones_are_asked_for_again(tmp_path):
+    west, south, east, north = inner_box()
+    command = ("--box", west, south, east, north, "--zoom", ZOOM, "--out", tmp_path / "o", "--json")
+    ids = [(ZOOM, LEFT + 1 + i, TOP + 1 + j) for i in range(4) for j in range(3)]
+    with TileServer(tile_px=256, absent=ids[:2]) as server:
+        command += ("--url", server.url)
+        assert run(*command).exit_code == 1
+
+        def asked(*options):
+            before = len(server.log)
+            answer = json.loads(run(*command, *options).stdout)["tiles"]
+            return len(server.log) - before, answer["stored"], answer["already"], answer["absent"]
+
+        assert asked() == (0, 0, 10, 2)
+        server.answer = lambda *tile: tile_bytes(*tile, tile_px=256) if tile != ids[5] else (
+            tile_bytes(0, 0, 0, tile_px=256)
+        )  # fmt: skip
+        assert asked("--refresh") == (10, 1, 9, 2)
+        with TileStore(tmp_path / "o" / "tiles.mbtiles") as store:
+            assert store.get(tiles.TileId(*ids[5])) == tile_bytes(0, 0, 0, tile_px=256)
+        server.absent.clear()
+        dry = json.loads(run(*command, "--ask-absent-again", "--refresh", "--dry-run").stdout)
+        assert (dry["num_stored"], dry["num_refreshed"]) == (10, 10)
+        assert asked("--ask-absent-again") == (2, 2, 10, 0)
+        assert asked("--refresh") == (12, 0, 12, 0)
 
 
 # ---------------------------------------------------------------- crops
@@ -301,6 +381,65 @@ def test_crops_of_a_local_file_and_of_a_store_agree(tmp_path, source, template):
     assert np.abs(crops[0] - crops[1]).max() <= 1
 
 
+def test_tiles_that_an_archive_lacks_are_counted(tmp_path, template):
+    box = inner_box()
+    run("--box", *box, "--url", template, "--zoom", ZOOM, "--out", tmp_path / "a")
+    archive = tmp_path / "a" / "tiles.mbtiles"
+    with TileStore.writing(archive) as store:
+        store._connection().execute("DELETE FROM tiles WHERE tile_column = ?", (LEFT + 1,))
+    result = run("--box", *box, "--file", archive, "--out", tmp_path / "b")
+    assert result.exit_code == 1
+    assert "3 of 12 tiles are not in the file." in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["tif", "mbtiles"])
+def test_what_is_said_of_a_file_replaces_only_that(tmp_path, source, kind):
+    if kind == "tif":
+        file = Path(shutil.copy(source, tmp_path / "a.tif"))
+        with rasterio.open(file, "r+") as dataset:
+            dataset.update_tags(
+                PROVIDER="P", ATTRIBUTION="A", TERMS_URL="https://a.example/t", DATE="2019"
+            )
+    else:
+        file = tmp_path / "a.mbtiles"
+        provider = providers.from_template(
+            URL, name="P", attribution="A", terms_url="https://a.example/t", capture_date="2019"
+        )
+        with downloads.store_for(provider, file) as store:
+            store.put_many(
+                TileImage(tiles.TileId(*tile), pyramids.encoded(pyramids.position_tile(tile)), 256)
+                for i in range(COLUMNS)
+                for j in range(ROWS)
+                for tile in [(ZOOM, LEFT + i, TOP + j)]
+            )
+    csv = write_points(tmp_path / "p.csv", middle())
+    crops = ("--points", csv, "--file", file, "--crop-m", 30, "--crop-px", 30)
+    told = []
+    for i, options in enumerate([(), ("--attribution", "B"), ("--date", "2020")]):
+        result = run(*crops, *options, "--out", tmp_path / f"{i}")
+        assert result.exit_code == 0, result.output
+        row = Manifest.load(tmp_path / f"{i}" / "manifest").tiles.iloc[0]
+        told.append(tuple(row[["provider", "attribution", "terms_url", "date"]]))
+    assert told == [
+        ("P", "A", "https://a.example/t", "2019"),
+        ("P", "B", "https://a.example/t", "2019"),
+        ("P", "A", "https://a.example/t", "2020"),
+    ]
+
+
+def test_options_that_mean_nothing_with_a_file_are_refused(tmp_path, source):
+    csv = write_points(tmp_path / "p.csv", middle())
+    size = ("--points", csv, "--crop-m", 30, "--crop-px", 30, "--out", tmp_path / "o")
+    archive = tmp_path / "a.mbtiles"
+    TileStore.writing(archive).close()
+    of_both = [("--max-zoom", 3), ("--layer", "x"), ("--rate", 1), ("--refresh",)]
+    for option in [("--zoom", 3), ("--tile-px", 512), *of_both]:
+        assert_refused(f"{option[0]} means nothing with --file", *size, "--file", source, *option)
+    for option in of_both:
+        assert_refused(f"{option[0]} means nothing with --file", *size, "--file", archive, *option)
+    assert_refused("--layer means nothing with --url", *size, "--url", URL, "--layer", "x")
+
+
 def test_crops_beyond_the_imagery_are_left_out_and_exit_code_1(tmp_path, source):
     lat_deg, lon_deg = middle()
     csv = write_points(tmp_path / "p.csv", (lat_deg, lon_deg), (lat_deg, lon_deg + 0.1))
@@ -360,6 +499,10 @@ URL = "http://127.0.0.1:9/{z}/{x}/{y}.png"
         (("--box", 8, 50, 8.1, 50.1, "--place", "X", "--zoom", 18), "Give one of --box"),
         (("--zoom", 18), "Give one of --box"),
         (("--box", 8, 50, 8.4, 50.3, "--zoom", 19), "say --yes"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", 0), "expected a positive number"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", -1), "expected a positive number"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", "nan"), "expected a positive number"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", "inf"), "expected a positive number"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, arguments, message):

@@ -32,6 +32,12 @@ _SOURCES = ("provider", "url", "wmts", "wms", "file")
 _log = logging.getLogger(__name__)
 
 
+def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise click.BadParameter(f"expected a positive number, got {value}.", param=parameter)
+    return value
+
+
 @click.command()
 @click.option("--box", nargs=4, type=float, help="WEST SOUTH EAST NORTH, degrees.")
 @click.option("--area", type=_FILE, help="Polygons in a GeoJSON file.")
@@ -53,8 +59,8 @@ _log = logging.getLogger(__name__)
 @click.option("--resolution", type=float, help="Or: metres per pixel, at most.")
 @click.option("--max-zoom", type=int, help="Of a --url whose largest zoom is not 19.")
 @click.option("--tile-px", type=int, help="Of a source whose tiles are not 256 pixels.")
-@click.option("--attribution", help="Whom to credit, where the source does not say.")
-@click.option("--date", help="When the imagery was taken, where the source does not say.")
+@click.option("--attribution", help="Whom to credit; instead of what the source says.")
+@click.option("--date", help="When it was taken; instead of what the source says.")
 @click.option("--crop-m", type=float, help="Side of crops on the ground.")
 @click.option("--crop-px", type=int, help="Side of crops in pixels.")
 @click.option("--cell-m", type=float, help="Side of a crop's pixel on the ground.")
@@ -65,14 +71,17 @@ _log = logging.getLogger(__name__)
 @click.option("--mosaic/--no-mosaic", default=None, help="One COG; by default without crops.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, made here.")
 @click.option("--name", help="Of the dataset; by default that of the folder.")
-@click.option("--rate", type=float, help="Tiles per second, at most the provider's.")
+@click.option(
+    "--rate", type=float, callback=_positive, help="Tiles per second, at most the provider's."
+)
+@click.option("--refresh", is_flag=True, help="Fetch stored tiles again that have changed.")
+@click.option("--ask-absent-again", is_flag=True, help="Also ask for tiles known not to exist.")
 @click.option("--dry-run", is_flag=True, help="Say what it takes, and fetch nothing.")
 @click.option("--yes", is_flag=True, help="Also more than 100,000 tiles.")
 @click.option("--i-have-permission", is_flag=True, help="The provider has allowed it to me.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(
     out: Path,
-    rate: float | None,
     dry_run: bool,
     yes: bool,
     i_have_permission: bool,
@@ -99,15 +108,24 @@ def command(
     job = _job(out, options)
     report = None
     if not isinstance(job.source, Path):
-        plan = satellite.plan(job, rate_per_s=rate)
+        again = {name: options[name] for name in ("refresh", "ask_absent_again")}
+        plan = satellite.plan(job, rate_per_s=options["rate"], **again)
         if dry_run:
-            click.echo(json.dumps(asdict(plan)) if as_json else plan.sentences())
+            refused = satellite.refusals(job, plan, has_permission=i_have_permission, yes=yes)
+            for reason in refused:
+                _log.warning("It would be refused: %s", reason)
+            facts = {**asdict(plan), "refused": refused}
+            click.echo(json.dumps(facts) if as_json else plan.sentences())
             return
         _log.info("%s", plan.sentences())
         plan.require_sensible(yes=yes)
-        with _bar(plan.num_missing, "tile") as progress:
+        with _bar(plan.num_requests, "tile") as progress:
             report = satellite.fetch_tiles(
-                job, rate_per_s=rate, has_permission=i_have_permission, progress=progress
+                job,
+                rate_per_s=options["rate"],
+                has_permission=i_have_permission,
+                progress=progress,
+                **again,
             )
     elif dry_run:
         raise click.UsageError(f"Nothing is fetched of {job.source.name}, so --dry-run is idle.")
@@ -119,12 +137,8 @@ def command(
 
 def _job(out: Path, options: dict[str, Any]) -> Job:
     from data_tools import satellite
-    from data_tools.imagery import Origin
 
     source = _source(options)
-    origin = None
-    if isinstance(source, Path) and (options["attribution"] or options["date"]):
-        origin = Origin(source.name, options["attribution"] or "", date=options["date"] or "")
     return satellite.job_of(
         source,
         _target(options),
@@ -141,7 +155,7 @@ def _job(out: Path, options: dict[str, Any]) -> Job:
         image_format=options["image_format"],
         min_covered=options["min_covered"],
         tile_px=options["tile_px"],
-        origin=origin,
+        said={name: options[name] for name in ("attribution", "date") if options[name] is not None},
         name=options["name"] or out.resolve().name,
     )
 
@@ -187,6 +201,14 @@ def _source(options: dict[str, Any]) -> Provider | Path:
 
     chosen = _one_of(_SOURCES, options, default="provider")
     value = options[chosen]
+    idle = [] if chosen in ("wmts", "wms") else ["layer"]
+    if chosen == "file":
+        idle += ["max_zoom", "rate", "refresh", "ask_absent_again"]
+        if value.suffix.lower() not in satellite.ARCHIVE_SUFFIXES:
+            idle += ["zoom", "tile_px"]
+    if given := [name for name in idle if options[name] not in (None, False)]:
+        words = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise click.UsageError(f"{words} means nothing with --{chosen}. Leave it out.")
     if chosen == "file":
         return Path(value)
     names = ("attribution", "max_zoom", "tile_px")
@@ -247,10 +269,13 @@ def _echo(result: Result, *, as_json: bool) -> None:
         if report.absent and not (report.stored or report.already):
             _log.warning(
                 "The provider has none of these tiles. Is the place right, latitude and longitude "
-                "in order?"
+                "in order? They are asked for again with --ask-absent-again."
             )
         elif report.absent:
             _log.warning("%d tiles are not at the provider.", report.absent)
+    elif result.num_missing_tiles:
+        num_tiles = result.num_missing_tiles + sum(mosaic.num_tiles for mosaic in result.mosaics)
+        _log.warning("%d of %d tiles are not in the file.", result.num_missing_tiles, num_tiles)
     if result.crops:
         written = len(result.crops) - result.num_missing_crops
         _log.info("%d crops written, %d left out.", written, result.num_missing_crops)
