@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossview.errors import CrossviewError
+from crossview.errors import CrossviewError, StoreError
 from crossview.frames import LocalFrame
 from crossview.tiles import TileId
 from data_tools import capabilities, downloads, galleries, providers, tile_plans
@@ -303,10 +303,14 @@ def refusals(job: Job, plan: Plan, *, has_permission: bool = False, yes: bool = 
         yes: See Plan.require_sensible.
     """
     provider, zoom = _provider_and_zoom(job)
-    num_kept = 0
+    num_kept, reasons = 0, []
     if job.store_path.is_file():
         with TileStore(job.store_path) as store:
             num_kept = len(store)
+            try:
+                store.require_source(provider.tile_px, provider.metadata())
+            except StoreError as error:
+                reasons.append(str(error))
     # what the store would hold, which may be of other areas too
     num_tiles = max(plan.num_tiles, num_kept + plan.num_missing)
     checks: tuple[Callable[[], object], ...] = (
@@ -315,7 +319,6 @@ def refusals(job: Job, plan: Plan, *, has_permission: bool = False, yes: bool = 
         lambda: downloads.client_for(provider, rate_per_s=plan.rate_per_s).close(),
         lambda: provider.url(TileId(zoom, 0, 0)),
     )
-    reasons = []
     for check in checks:
         try:
             check()

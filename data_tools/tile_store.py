@@ -203,25 +203,13 @@ class TileStore:
         with self._transaction() as connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            if not any(
-                connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
-                for table in ("tiles", "crossview_absent")
-            ):
+            if self._is_empty():
                 # a store that has learnt nothing is nobody's
                 connection.execute("DELETE FROM metadata")
                 connection.execute("DELETE FROM crossview_placeholders")
-            before = self.metadata
-            expected = {"crossview_tile_px": str(tile_px)}
-            if "crossview_template" in metadata:
-                expected["crossview_template"] = metadata["crossview_template"]
-            for name, value in expected.items():
-                if before.get(name, value) != value:
-                    raise StoreError(
-                        f"{self.path} holds tiles with {name} = {before[name]}, not {value}. Write "
-                        "each source into a file of its own."
-                    )
+            self.require_source(tile_px, metadata)
             facts = {"type": "baselayer", "version": "1.0", "name": self.path.stem, **metadata}
-            _write_metadata(connection, facts | expected)
+            _write_metadata(connection, facts | {"crossview_tile_px": str(tile_px)})
             connection.executemany(
                 "INSERT OR IGNORE INTO crossview_placeholders VALUES (?)",
                 [(digest,) for digest in placeholders],
@@ -235,6 +223,33 @@ class TileStore:
             )
             self._extents = {zoom: tuple(sides) for zoom, *sides in extent}
         self._tile_px = tile_px
+
+    def _is_empty(self) -> bool:
+        tables = ("tiles", "crossview_absent") if self._has_ours() else ("tiles",)
+        return not any(
+            self._connection().execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
+            for table in tables
+        )
+
+    def require_source(self, tile_px: int, metadata: Mapping[str, str]) -> None:
+        """Refuse to mix sources; see `writing` for the arguments.
+
+        Raises:
+            StoreError: The file holds tiles, or absences, of another size or source.
+        """
+        with self._translated():
+            if self._is_empty():
+                return
+        before = self.metadata
+        expected = {"crossview_tile_px": str(tile_px)}
+        if "crossview_template" in metadata:
+            expected["crossview_template"] = metadata["crossview_template"]
+        for name, value in expected.items():
+            if before.get(name, value) != value:
+                raise StoreError(
+                    f"{self.path} holds tiles with {name} = {before[name]}, not {value}. Write "
+                    "each source into a file of its own."
+                )
 
     # ------------------------------------------------------------ life
 

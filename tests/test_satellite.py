@@ -240,7 +240,13 @@ def test_a_dry_run_counts_what_the_store_holds_of_other_places(tmp_path):
     box = ("--box", 8, 50, 8.01, 50.007, "--zoom", 18, "--url", url, "--out", tmp_path / "o")
     plan = json.loads(run(*box, "--dry-run", "--json").stdout)
     assert 40 < plan["num_tiles"] < 1000
-    assert "--i-have-permission" in plan["refused"][0]
+    (refused,) = plan["refused"]
+    assert "--i-have-permission" in refused
+    other = [option.replace("example.org", "example.com") for option in map(str, box)]
+    plan = json.loads(run(*other, "--dry-run", "--json", "--i-have-permission").stdout)
+    (refused,) = plan["refused"]
+    assert "Write each source into a file of its own" in refused
+    assert refused in run(*other, "--i-have-permission").stderr
 
 
 # ---------------------------------------------------------------- again, later
