@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -134,7 +136,9 @@ def read_geopackage(path: str | Path) -> MapFeatures:
             "VectorMap.read."
         )
     try:
-        tables = [_as_features(pyogrio.read_dataframe(path, layer=name), name) for name in LAYERS]
+        with _no_file_beside():
+            layers = {name: pyogrio.read_dataframe(path, layer=name) for name in LAYERS}
+        tables = [_as_features(table, name) for name, table in layers.items()]
         table = pd.concat(tables, ignore_index=True)
         unmapped = shapely.from_wkt(facts.unmapped) if facts.unmapped else None
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, KeyError) as error:
@@ -152,6 +156,19 @@ def read_geopackage(path: str | Path) -> MapFeatures:
     )
 
 
+@contextlib.contextmanager
+def _no_file_beside() -> Iterator[None]:
+    """GDAL keeps statistics in an .aux.xml beside what it reads; a dataset holds its own files."""
+    import pyogrio
+
+    before = pyogrio.get_gdal_config_option("GDAL_PAM_ENABLED")
+    pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": before})
+
+
 def map_facts(path: str | Path) -> MapFacts | None:
     """What a GeoPackage of ours says of itself; None for the GeoPackage of somebody else.
 
@@ -164,7 +181,7 @@ def map_facts(path: str | Path) -> MapFacts | None:
     if not path.is_file():
         raise MapError(f"There is no map file {path}.")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_file_beside():
             warnings.simplefilter("ignore", RuntimeWarning)  # GDAL's words before its error
             layer = pyogrio.list_layers(path)[0, 0]
             metadata = pyogrio.read_info(path, layer=layer)["dataset_metadata"] or {}

@@ -70,6 +70,13 @@ def test_what_is_written_is_read_back_as_it_was(town, path):
         assert ours.geom_type == theirs.geom_type
 
 
+def test_reading_a_map_leaves_no_file_beside_it(path):
+    before = sorted(path.parent.iterdir())
+    read_geopackage(path)
+    map_facts(path)
+    assert sorted(path.parent.iterdir()) == before
+
+
 def test_what_a_map_skipped_and_surveyed_comes_back(town, tmp_path):
     features = MapFeatures(
         town.table, BOUNDS, "a test", surveyed=frozenset({"building"}), skipped={"open rings": 2}
