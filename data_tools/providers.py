@@ -266,6 +266,8 @@ class Provider:
         bounds: Where there is imagery, None where it is not known.
         placeholders: SHA-256 digests of its "no imagery" pictures.
         matrix_ids: (zoom, TileMatrix identifier), where that is not the zoom itself.
+        static_zoom_px: Of static maps, the side of the tiles whose zooms they count: the whole
+            world at zoom 0. Mapbox counts those of 512 pixels.
 
     Raises:
         ValueError: Something does not fit together.
@@ -285,6 +287,7 @@ class Provider:
     bounds: GeoBounds | None = None
     placeholders: frozenset[bytes] = frozenset()
     matrix_ids: tuple[tuple[int, str], ...] = ()
+    static_zoom_px: int = 256
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -370,13 +373,17 @@ class Provider:
         values = {
             "lat": f"{lat_deg:.7f}",
             "lon": f"{lon_deg:.7f}",
-            "zoom": f"{zoom:g}",
+            "zoom": f"{self.static_zoom(zoom):g}",
             "width": str(width_px),
             "height": str(height_px),
             "scale": str(scale),
             "key": urllib.parse.quote(self._key().reveal(), safe="") if self.needs_key else "",
         }
         return _format(self.template, values)
+
+    def static_zoom(self, zoom: float) -> float:
+        """A zoom of 256 pixel tiles as its static maps count it."""
+        return zoom - math.log2(self.static_zoom_px / 256)
 
     def metadata(self) -> dict[str, str]:
         """What a TileStore keeps of its provider; no key."""
@@ -437,9 +444,10 @@ def _values(tile: TileId, provider: Provider) -> dict[str, str]:
         values["bbox"] = ",".join(f"{side:.6f}" for side in box)
     if provider.kind == "static":
         lat_deg, lon_deg = tiles.geodetic(x + 0.5, y + 0.5, zoom)
-        # static maps count zooms of 256 pixel tiles; the larger ones are those at a scale
+        # a tile of 256 pixels; the larger ones are those at a scale
         scale = max(1, provider.tile_px // 256)
-        values |= {"lat": f"{lat_deg:.10f}", "lon": f"{lon_deg:.10f}", "zoom": str(zoom)}
+        counted = f"{provider.static_zoom(zoom):g}"
+        values |= {"lat": f"{lat_deg:.10f}", "lon": f"{lon_deg:.10f}", "zoom": counted}
         values |= {"width": "256", "height": "256", "scale": str(scale)}
     return values
 
@@ -486,8 +494,10 @@ def from_template(
     if kind is None:
         kind = "wms" if "bbox" in fields else "static" if "lat" in fields else "xyz"
         kind = "wmts" if any(f.lower() == "tilematrix" for f in _fields(url)) else kind
-    given: dict[str, Any] = {"terms_url": policy.terms_url, "policy": policy} | facts
-    return Provider(name or host, kind, url, **given)
+    given: dict[str, Any] = {"terms_url": policy.terms_url, "policy": policy}
+    if kind == "static" and policy.key_name == "mapbox":
+        given |= {"static_zoom_px": 512, "min_zoom": 1}
+    return Provider(name or host, kind, url, **given | facts)
 
 
 def from_catalogue(name: str, **facts: Any) -> Provider:

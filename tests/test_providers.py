@@ -80,6 +80,21 @@ def test_a_static_map_is_asked_for_at_the_middle_of_the_tile(tile):
     assert (values["z"], values["s"], values["scale"]) == (str(tile.zoom), "256x256", "2")
 
 
+def test_static_maps_that_count_zooms_of_512_pixels_are_asked_for_the_same_ground(monkeypatch):
+    monkeypatch.setenv("CROSSVIEW_MAPBOX_KEY", "secret")
+    provider = providers.from_template(
+        "https://api.mapbox.com/styles/v1/mapbox/satellite-v9/static/{lon},{lat},{zoom}/{width}x{height}"
+        "?access_token={key}"
+    )
+    url = provider.url(TileId(17, 66_370, 45_081))
+    place, size = urllib.parse.urlsplit(url).path.split("/")[-2:]
+    # 512 * 2**16 pixels around the world, as 256 * 2**17 are
+    assert (place.split(",")[2], size) == ("16", "256x256")
+    assert ",9.5/" in provider.static_url(50.0, 8.5, zoom=10.5)
+    with pytest.raises(ValueError, match="zooms 1 to"):
+        provider.url(TileId(0, 0, 0))
+
+
 def test_a_static_map_around_a_place():
     template = "https://a.example/m?c={lat},{lon}&z={zoom}&s={width}x{height}&k={key}&x={scale}"
     provider = providers.from_template(template, key=Secret("abcd+efg"))
