@@ -1,6 +1,7 @@
 """Fixtures for every test: places, grids, the real data where it is, and no network."""
 
 import ipaddress
+import logging
 import os
 import socket
 from pathlib import Path
@@ -95,3 +96,14 @@ def _require_loopback(host):
         local = False
     if not local:
         raise RuntimeError(f"A test tried to reach {host}. Tests use loopback only.")
+
+
+@pytest.fixture
+def loggers_as_they_were():
+    """Commands put handlers on loggers; the next test finds none of them."""
+    loggers = [logging.getLogger(name) for name in ("", "crossview", "data_tools")]
+    before = [(logger, logger.handlers[:], logger.level) for logger in loggers]
+    yield
+    for logger, handlers, level in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
