@@ -24,7 +24,7 @@ from crossview.errors import (
 )
 from data_tools import fetch
 from data_tools.fetch import Client, Secret, TokenBucket
-from tests.fakes.tile_server import TileServer, tile_bytes
+from tests.fakes.tile_server import TRANSPORT_FAULTS, TileServer, tile_bytes
 
 TILE = (14, 8100, 5200)
 KEY = "pk.eyJ1Ijoi-a+b/c=="
@@ -169,25 +169,7 @@ def test_connections_are_kept():
         assert (pool.num_connections, pool.num_requests) == (1, 5)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "429 with seconds",
-        "429 with a date",
-        "429 bare",
-        "500",
-        "502",
-        "503",
-        "503 with seconds",
-        "reset",
-        "reset midway",
-        "stall",
-        "stall midway",
-        "truncated",
-        "truncated chunks",
-        "drip",
-    ],
-)
+@pytest.mark.parametrize("fault", TRANSPORT_FAULTS)
 def test_a_fault_passes_and_the_answer_is_whole(fault):
     with TileServer(faults={TILE: [fault, fault]}) as server, quick_client() as client:
         assert client.get(address(server)).body == tile_bytes(*TILE)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 from PIL import Image
 
-FAULTS = (
+TRANSPORT_FAULTS = (
     "429 with seconds",
     "429 with a date",
     "429 bare",
@@ -29,13 +29,12 @@ FAULTS = (
     "stall midway",
     "truncated",
     "truncated chunks",
-    "wrong type",
-    "html",
-    "wrong size",
-    "half an image",
-    "empty",
     "drip",
 )
+"""What any client sees."""
+
+FAULTS = (*TRANSPORT_FAULTS, "wrong type", "html", "wrong size", "half an image", "empty")
+"""And what only somebody who looks at the picture sees."""
 
 
 @functools.lru_cache(maxsize=4096)
