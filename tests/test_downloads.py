@@ -15,13 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes.tile_server import FAULTS, TileServer, tile_bytes
 
 from crossview.errors import NoSpaceError, ProviderDownError, RefusedError, StoreError
 from crossview.tiles import TileId
 from data_tools import downloads, fetch, providers
 from data_tools.fetch import Client, ClosedForNowError, StatusError
 from data_tools.tile_store import TileStore
-from tests.fakes.tile_server import FAULTS, TileServer, tile_bytes
 
 PX = 32
 TILES = [TileId(14, 8000 + i % 12, 5000 + i // 12) for i in range(96)]

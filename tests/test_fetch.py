@@ -12,6 +12,7 @@ import traceback
 from email.utils import formatdate
 
 import pytest
+from fakes.tile_server import TRANSPORT_FAULTS, TileServer, tile_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +25,6 @@ from crossview.errors import (
 )
 from data_tools import fetch
 from data_tools.fetch import Client, Secret, TokenBucket
-from tests.fakes.tile_server import TRANSPORT_FAULTS, TileServer, tile_bytes
 
 TILE = (14, 8100, 5200)
 KEY = "pk.eyJ1Ijoi-a+b/c=="

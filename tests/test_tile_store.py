@@ -15,6 +15,7 @@ import mercantile
 import numpy as np
 import pytest
 import rasterio
+from fakes.tile_server import tile_bytes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +24,6 @@ from crossview.errors import ContentError, NoSpaceError, StoreBusyError, StoreEr
 from crossview.tiles import TileId
 from data_tools import tile_store
 from data_tools.tile_store import BATCH_TILES, TileImage, TileStore
-from tests.fakes.tile_server import tile_bytes
 
 PX = 32
 TILES = [TileId(14, 8000 + i % 6, 5000 + i // 6) for i in range(30)]
@@ -80,7 +80,7 @@ def test_what_is_no_whole_tile_cannot_be_stored(body, words):
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path):
-    from tests.fakes.images import png_bomb
+    from fakes.images import png_bomb
 
     with pytest.raises(ContentError):
         image(TILES[0], png_bomb(tmp_path / "bomb.png").read_bytes())
