@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -33,13 +34,19 @@ from crossview.column_trials import (
 from crossview.segmenters import Segmenter
 from crossview.semantic import NUM_THREADS, RayCache, SemanticMatcher
 
-PIXEL_SCALES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
-HEIGHT_SHARES = (0.3, 0.5, 0.7, 0.9, 0.97)
-OUTLIER_SHARES = (0.01, 0.03, 0.1, 0.2)
-VOTES_SHARES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
+TRIED: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "outlier_share": (0.2, 0.1, 0.03, 0.01),
+        "height_share": (0.3, 0.5, 0.7, 0.9, 0.97),
+        "pixel_scale": (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
+        "votes_share": (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08),
+    }
+)
+"""Values of a setting in the order of the search, of each the one that trusts least first."""
+
 UNKNOWN_LEVELS = tuple(np.linspace(0.05, 0.95, 19).round(3).tolist())
 UNEXPLAINED_SHARES = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""The values that are tried, besides the scales and blurs of column_trials."""
+"""Tried with every setting, as are the scales and blurs of column_trials."""
 
 _SINGLE_WEIGHT = 0.25
 """A rig's photos together count as much as the rig."""
@@ -214,48 +221,33 @@ class Bench:
     def best(self) -> tuple[Calibration, dict[str, float]]:
         """The calibration to use, and the mean left-out score of every station under it.
 
-        A street is a small sample: of all calibrations whose score is within one standard error of
-        the best (of the differences by station), the one that trusts map and columns least is
-        taken, as in the one-standard-error rule of Breiman et al. (1984): the most outliers, then
-        the least trust in heights, pixels and votes, the smallest scale, and the widest blur.
+        The numbers of a setting are searched one at a time, the others as found so far, with every
+        scale and blur. A street is a small sample, so the best is not what is used: from there
+        every number in turn goes to the value that trusts map and columns least and is still within
+        one standard error of the best (of the differences by station), as in the one-standard-error
+        rule of Breiman et al. (1984). Of that setting the smallest scale and the widest blurs
+        within the error are taken.
         """
-        found = self._searched()
-        best = max(found.values(), key=lambda scores: scores.log_score)
-        careful = {
-            setting: at
-            for setting, scores in found.items()
-            if (at := scores.most_careful(best.at(best.best_at))) is not None
-        }
-        setting = max(
-            careful,
-            key=lambda one: (
-                one.outlier_share,
-                -one.height_share,
-                -one.pixel_scale,
-                -one.votes_share,
-            ),
-        )
-        scores, at = found[setting], careful[setting]
-        by_station = dict(zip(self.stations, scores.at(at).tolist(), strict=True))
-        return scores.calibration(setting, at), by_station
+        tried = _Tried(self)
+        best = Setting()
+        for name in TRIED:
+            best = max(self._varied(best, name), key=lambda one: tried[one].log_score)
+        goal = tried[best].at(tried[best].best_at)
+        setting, at = best, tried[best].best_at
+        for name in TRIED:
+            setting, at = next(
+                (one, careful)
+                for one in self._varied(setting, name)
+                if (careful := tried[one].most_careful(goal)) is not None
+            )
+        by_station = dict(zip(self.stations, tried[setting].at(at).tolist(), strict=True))
+        return tried[setting].calibration(setting, at), by_station
 
-    def _searched(self) -> dict[Setting, Scores]:
-        """Scores of the settings tried: one number at a time, the others at their best."""
-        setting = Setting()
-        found = {setting: self._scored(setting)}
-        for name, values in (
-            ("pixel_scale", PIXEL_SCALES),
-            ("height_share", HEIGHT_SHARES),
-            ("outlier_share", OUTLIER_SHARES),
-            ("votes_share", VOTES_SHARES if self.have_votes else ()),
-        ):
-            for value in values:
-                tried = replace(setting, **{name: value})
-                if tried not in found:
-                    found[tried] = self._scored(tried)
-                    _log.info("left-out log score %.3f with %s", found[tried].log_score, tried)
-            setting = max(found, key=lambda one: found[one].log_score)
-        return found
+    def _varied(self, setting: Setting, name: str) -> list[Setting]:
+        """It with every value of one number, the least trusting first."""
+        if name == "votes_share" and not self.have_votes:
+            return [setting]
+        return [replace(setting, **{name: value}) for value in TRIED[name]]
 
     def _scored(self, setting: Setting) -> Scores:
         """Every station's mean score by the other numbers of a calibration."""
@@ -286,3 +278,16 @@ class Bench:
     def _summed(self, setting: Setting, trial: Trial) -> Sums:
         model = setting.applied(self.models[trial.sample.station])
         return Sums.of(trial, model, num_headings=self.num_headings)
+
+
+class _Tried(dict[Setting, Scores]):
+    """Scores of settings, each computed when it is first asked for."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__()
+        self._bench = bench
+
+    def __missing__(self, setting: Setting) -> Scores:
+        scores = self[setting] = self._bench._scored(setting)
+        _log.info("left-out log score %.3f with %s", scores.log_score, setting)
+        return scores
