@@ -16,6 +16,7 @@ BENCHMARKS = {
     "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
     "manifest": "a manifest of a million views: saving, loading, checking, appending",
     "osm": "maps from files: reading beside osmnx, drawing windows of a town and a city",
+    "paris": "real photos with decimetre poses: README's tables of accuracy and coverage",
     "tiles": "downloads against a rate limit, the tile store, and resuming",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import column_inputs, columns, harness, manifest, voting
+from benchmarks import column_inputs, columns, harness, manifest, paris, voting
 from benchmarks.__main__ import BENCHMARKS, machine_facts, main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -226,3 +226,34 @@ def test_quick_osm_compares_the_readers_and_draws_windows(tmp_path):
     assert ours["features"] == osmnx["features"] > 100
     assert facts["ratios"]["seconds"] == pytest.approx(osmnx["cpu_s"] / ours["cpu_s"])
     assert 0 < facts["drawing"]["town"]["median_ms"] <= facts["drawing"]["town"]["high_ms"]
+
+
+# ---------------------------------------------------------------------- paris
+
+
+def test_quick_paris_measures_real_rigs(tmp_path, data_dir):
+    file = tmp_path / "paris.json"
+    finished = run_benchmarks("paris", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    (summary,) = json.loads(file.read_text())[paris.QUICK_STATIONS].values()
+    assert summary["n"] == 3
+    assert summary["median_position_error_m"] < 0.9
+
+
+def test_without_the_photos_paris_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSVIEW_DATA", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"has no paris_itowns .* set CROSSVIEW_DATA"):
+        paris.run(quick=True)
+
+
+def test_a_row_of_paris_says_means_and_where_seeds_differ():
+    summary = {
+        "n": 14,
+        "median_position_error_m": 0.514,
+        "within_1m": 0.85,
+        "range": {"within_1m": [0.79, 0.86], "median_position_error_m": [0.51, 0.52]},
+        "wrong_place": {"probability_elsewhere": 0.72, "answered": 0.114},
+    }
+    cells = [cell.strip() for cell in paris.row("rig", summary).strip("|").split("|")]
+    assert cells[:4] == ["rig", "14", "0.51 m", "0.85 (0.79-0.86) / - / -"]
+    assert cells[-2:] == ["- / -", "0.72, 11% answered"]
