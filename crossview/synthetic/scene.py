@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,10 @@ import numpy as np
 from crossview.features import MapFeatures
 from crossview.frames import LocalFrame
 from crossview.legends import BUILDING, CROSSVIEW, Mark
+from crossview.synthetic.buildings import add_buildings
+from crossview.synthetic.furniture import add_barriers, add_trees
+from crossview.synthetic.ground import Layer, ground_mesh
+from crossview.synthetic.mesh import Mesh, MeshBuilder
 from crossview.synthetic.palette import CLASSES
 from crossview.tags import Tags, length_m
 
@@ -23,6 +28,9 @@ TREE_HEIGHT_M = 8.0
 CROWN_DIAMETER_M = 5.0
 SIDEWALK_WIDTH_M = 2.0
 """What is usual, where a map does not tell."""
+
+MARGIN_M = 50.0
+"""By which the ground's triangles reach beyond everything that stands on it."""
 
 _GROUND_OF_AREA = {
     # class of the crossview legend: layer of the scene; everything else is terrain
@@ -125,6 +133,33 @@ class Scene:
 
         for ground in (self.roads, self.sidewalks, self.water):
             shapely.prepare(ground)
+
+    @functools.cached_property
+    def bounds_m(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of everything, grown by 50 m."""
+        import shapely
+
+        lines = [barrier.line for barrier in self.barriers]
+        shapes = [building.footprint for building in self.buildings] + lines
+        places = [(tree.x_m, tree.y_m) for tree in self.trees] or [(0.0, 0.0)] * (not shapes)
+        shapes += [self.roads, self.sidewalks, self.water, shapely.MultiPoint(places)]
+        west, south, east, north = shapely.total_bounds(shapes).tolist()
+        return west - MARGIN_M, south - MARGIN_M, east + MARGIN_M, north + MARGIN_M
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """Everything as triangles and ellipsoids; the ground fills the rectangle `bounds_m`."""
+        builder = MeshBuilder()
+        instance = add_buildings(builder, self.buildings, 1)
+        instance = add_trees(builder, self.trees, instance)
+        add_barriers(builder, self.barriers, instance)
+        layers = (
+            Layer("road", "asphalt", self.roads),
+            Layer("sidewalk", "slabs", self.sidewalks),
+            Layer("background", "water", self.water),
+        )
+        ground = ground_mesh(layers, self.bounds_m, rest=("terrain", "soil"))
+        return Mesh.joined([ground, builder.mesh()])
 
     @classmethod
     def from_features(cls, features: MapFeatures, frame: LocalFrame) -> Scene:
