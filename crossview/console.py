@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import sys
+import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +19,9 @@ LOGGERS = ("crossview", "data_tools")
 PROGRESS_DELAY_S = 2.0
 """Work shorter than this shows no progress bar."""
 
+PROGRESS_STEP_S = 0.5
+"""Between two looks at the clock, where there is nothing to count."""
+
 _Item = TypeVar("_Item")
 
 
@@ -24,6 +31,36 @@ def progress(items: Iterable[_Item], *, total: int | None, unit: str) -> Iterato
 
     # disable=None: only where stderr is a terminal
     yield from tqdm(items, total=total, unit=unit, delay=PROGRESS_DELAY_S, disable=None)
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal how long something takes whose end cannot be counted, if it takes long.
+
+    Args:
+        what: What is done, such as "Reading town.osm.pbf".
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    done, start_s = threading.Event(), time.monotonic()
+    thread = threading.Thread(target=_count_seconds, args=(what, start_s, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _count_seconds(what: str, start_s: float, done: threading.Event) -> None:
+    wait_s, line = PROGRESS_DELAY_S, ""
+    while not done.wait(wait_s):
+        line = f"{what}: {time.monotonic() - start_s:.0f} s"
+        click.echo(f"\r{line}", err=True, nl=False)
+        wait_s = PROGRESS_STEP_S
+    if line:
+        click.echo(f"\r{' ' * len(line)}\r", err=True, nl=False)
 
 
 class OneLineErrors(click.Group):

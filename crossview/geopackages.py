@@ -84,8 +84,7 @@ def write_geopackage(
     import shapely
 
     path = Path(path)
-    if path.suffix.lower() != SUFFIX:
-        raise MapError(f"{path} does not end in {SUFFIX}, and maps are written as GeoPackage.")
+    require_suffix(path)
     surveyed = None if features.surveyed is None else sorted(features.surveyed)
     facts = MapFacts(
         GeoBounds(*(float(side) for side in features.extent)),
@@ -116,6 +115,16 @@ def write_geopackage(
                 dataset_metadata={name: text for name, text in metadata.items() if text},
             )
     return facts
+
+
+def require_suffix(path: Path) -> None:
+    """Refuse a name that write_geopackage would refuse.
+
+    Raises:
+        MapError: It does not end in .gpkg.
+    """
+    if path.suffix.lower() != SUFFIX:
+        raise MapError(f"{path} does not end in {SUFFIX}, and maps are written as GeoPackage.")
 
 
 def read_geopackage(path: str | Path) -> MapFeatures:

@@ -14,26 +14,31 @@ import socket
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
-from crossview import __version__, atomic, geopackages, osm
+import numpy as np
+
+from crossview import __version__, atomic, geopackages, osm, tables
 from crossview.errors import (
     ContentError,
     DownloadError,
     ManifestError,
     MapError,
+    MapOutsideError,
     ProviderDownError,
     RefusedError,
 )
 from crossview.features import MapFeatures, bounds_text
 from crossview.legends import MAP_KEYS
 from crossview.manifest import Manifest
+from crossview.tables import Problem
 from crossview.tiles import GeoBounds
 from data_tools import overture, pmtiles, vector_tiles
-from data_tools.areas import Area
+from data_tools.areas import Area, geocoded_area
 from data_tools.crops import file_name
 
 if TYPE_CHECKING:
@@ -165,9 +170,14 @@ def _in_box(features: MapFeatures, bounds: GeoBounds | None) -> MapFeatures:
     if bounds is None:
         return features
     part = features.within(bounds)
-    if part.extent != tuple(float(side) for side in bounds):
+    if not covers(part, bounds):
         _log.warning("%s does not cover the whole area; the map ends where it ends.", part.source)
     return part
+
+
+def covers(features: MapFeatures, bounds: GeoBounds) -> bool:
+    """Whether features that were cut out for a box (see MapFeatures.within) map all of it."""
+    return features.extent == tuple(map(float, bounds)) and features.unmapped is None
 
 
 def _date_of_osm(path: Path) -> str:
@@ -177,12 +187,24 @@ def _date_of_osm(path: Path) -> str:
     with osmium.io.Reader(str(path), osmium.osm.NOTHING) as reader:
         stated = reader.header().get("timestamp")
     if stated or path.name.lower().endswith(".pbf"):
-        return str(stated)
+        return _iso_date(stated, path)
     openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open}
     with openers.get(path.suffix.lower(), Path.open)(path, "rb") as file:
         head = file.read(_HEAD_BYTES).partition(b"<node")[0]
     found = _DATE_IN_XML.search(head)
-    return found.group(1).decode("ascii", "replace") if found else ""
+    return _iso_date(found.group(1).decode("ascii", "replace"), path) if found else ""
+
+
+def _iso_date(text: str, path: Path) -> str:
+    """A date that a file states, if it is one: what is not known stays empty."""
+    if not text:
+        return ""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        _log.warning("%s says %r of its date, which is not ISO 8601; left out.", path.name, text)
+        return ""
+    return text
 
 
 # ------------------------------------------------------------------ datasets
@@ -226,14 +248,15 @@ def place_in_dataset(
     stem = file_name(region) or "map"
     while stem.casefold() in others:
         stem += f"_{regions.index(region) + 1}"
-    row = DatasetTarget(Path(folder), region, f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}")
+    file = f"{MAPS_FOLDER}/{stem}{geopackages.SUFFIX}"
+    target = DatasetTarget(Path(folder), region, file, places_of(manifest, region))
     # a dataset from elsewhere must not choose where files are written
-    if not row.path.resolve().is_relative_to(row.folder.resolve()):
+    if not target.path.resolve().is_relative_to(target.folder.resolve()):
         raise ManifestError(
-            f"{row.path} leads out of the manifest's folder, by a symbolic link to "
-            f"{row.path.resolve()}. Delete the link."
+            f"{target.path} leads out of the manifest's folder, by a symbolic link to "
+            f"{target.path.resolve()}. Delete the link."
         )
-    return row
+    return target
 
 
 @dataclass(frozen=True)
@@ -242,17 +265,24 @@ class FileTarget:
 
     Args:
         path: The GeoPackage.
+
+    Raises:
+        MapError: The name does not end in .gpkg.
     """
 
     path: Path
 
-    def write(self, extract: MapExtract) -> None:
-        """Write it, and the folder that it lies in."""
+    def __post_init__(self) -> None:
+        geopackages.require_suffix(self.path)
+
+    def write(self, extract: MapExtract) -> dict[str, int]:
+        """Write it, and the folder that it lies in; there is nothing to count."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         extract.write(self.path)
+        return {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DatasetTarget:
     """A dataset that gets a map.
 
@@ -260,28 +290,42 @@ class DatasetTarget:
         folder: Of the manifest.
         region: Whose map it is.
         file: Its GeoPackage, below the folder.
+        places: Latitude and longitude of the region's views and tiles, (N, 2).
     """
 
     folder: Path
     region: str
     file: str
+    places: np.ndarray
 
     @property
     def path(self) -> Path:
         """The GeoPackage."""
         return self.folder / self.file
 
-    def write(self, extract: MapExtract) -> Manifest:
+    def write(self, extract: MapExtract) -> dict[str, int]:
         """Write the GeoPackage and its row, in the place of the map that the region had.
 
+        Returns:
+            `outside`: How many views and tiles of the region the map does not cover.
+
         Raises:
+            MapOutsideError: It covers none of them.
             ManifestError: Another process changes the manifest.
         """
         import pandas as pd
 
+        features, num_places = extract.features, len(self.places)
+        num_outside = int(is_outside(features, self.places).sum())
+        if num_places and num_outside == num_places:
+            raise MapOutsideError(
+                f"The map {features.source} covers {bounds_text(features.extent)}, and none of the "
+                f"{num_places} views and tiles of region {self.region!r} lies there. Use a map of "
+                "the place, or check that latitude and longitude are not swapped."
+            )
         self.path.parent.mkdir(exist_ok=True)
         extract.write(self.path)
-        surveyed = extract.features.surveyed
+        surveyed = features.surveyed
         row = {
             "region": self.region,
             "file": self.file,
@@ -294,30 +338,63 @@ class DatasetTarget:
         manifest = Manifest.load(self.folder)
         kept = manifest.maps[manifest.maps["region"] != self.region]
         if len(kept) == len(manifest.maps):
-            manifest = Manifest.append(self.folder, maps=[row])
+            Manifest.append(self.folder, maps=[row])
         else:
             maps = pd.concat([kept, pd.DataFrame([row])], ignore_index=True)
-            manifest = replace(manifest, maps=maps)
-            manifest.rewrite("maps")
-        num_outside = _num_outside(manifest, self.region, extract.features.extent)
+            replace(manifest, maps=maps).rewrite("maps")
         if num_outside:
             _log.warning(
-                "%d views and tiles of region %s lie outside of what the map covers (%s).",
+                "%d of %d views and tiles of region %s lie outside of what the map covers (%s).",
                 num_outside,
+                num_places,
                 self.region,
-                bounds_text(extract.features.extent),
+                bounds_text(features.extent),
             )
-        return manifest
+        return {"outside": num_outside}
 
 
-def _num_outside(manifest: Manifest, region: str, extent: GeoBounds) -> int:
-    number = 0
-    for table in (manifest.views, manifest.tiles):
-        here = table[table["region"] == region].dropna(subset=["lat_deg", "lon_deg"])
-        is_inside = here["lat_deg"].between(extent.south, extent.north)
-        is_inside &= here["lon_deg"].between(extent.west, extent.east)
-        number += int((~is_inside).sum())
-    return number
+def places_of(manifest: Manifest, region: str) -> np.ndarray:
+    """Latitude and longitude of the views and tiles of a region that have a position, (N, 2)."""
+    places = [
+        table.loc[table["region"] == region, ["lat_deg", "lon_deg"]].dropna().to_numpy(float)
+        for table in (manifest.views, manifest.tiles)
+    ]
+    return np.concatenate(places)
+
+
+def is_outside(features: MapFeatures, places: np.ndarray) -> np.ndarray:
+    """Which places, (N, 2) latitude and longitude, a map does not cover, (N,) bool."""
+    import shapely
+
+    west, south, east, north = features.extent
+    lat_deg, lon_deg = places.T
+    is_inside = (lat_deg >= south) & (lat_deg <= north) & (lon_deg >= west) & (lon_deg <= east)
+    if features.unmapped is not None:
+        is_inside &= ~shapely.intersects_xy(features.unmapped, lon_deg, lat_deg)
+    return ~is_inside
+
+
+def map_problems(manifest: Manifest) -> tuple[list[Problem], list[str]]:
+    """Which vector maps of a dataset cannot be read, and in words which miss views or tiles."""
+    from crossview.vectors import VectorMap
+
+    problems, warnings = [], []
+    for i, file in enumerate(manifest.map_files(), tables.FIRST_ROW):
+        if file.kind == "raster":
+            continue
+        try:
+            features = VectorMap.read(file.path).features
+        except MapError as error:
+            problems.append(Problem("maps.csv", i, "file", str(error)))
+            continue
+        outside = is_outside(features, places_of(manifest, file.region))
+        if outside.any():
+            warnings.append(
+                f"maps.csv row {i}: {outside.sum()} of {outside.size} views and tiles of region "
+                f"{file.region!r} lie outside of what {file.path.name} covers "
+                f"({bounds_text(features.extent)})."
+            )
+    return problems, warnings
 
 
 # ------------------------------------------------------------------ servers
@@ -387,6 +464,18 @@ def geocoder(server: Server | None = None) -> Callable[[str], geopandas.GeoDataF
                 return geopandas.GeoDataFrame(geometry=[], crs="EPSG:4326")
 
     return geocode
+
+
+def named_area(place: str, *, url: str | None = None, timeout_s: int = Server.timeout_s) -> Area:
+    """The outline of a named place (see areas.geocoded_area), from Nominatim.
+
+    Args:
+        place: Its name.
+        url: Of a Nominatim of one's own; default, the public one.
+        timeout_s: It may be silent for this long.
+    """
+    server = Server(url or PUBLIC_NOMINATIM_URL, timeout_s=timeout_s)
+    return geocoded_area(place, geocoder(server))
 
 
 def _require_small(bounds: GeoBounds, server: Server) -> None:

@@ -1,12 +1,17 @@
 """The command crossview-data: data on stdout, words on stderr, one line for a mistake."""
 
+import io
+import json
 import subprocess
 import sys
+import threading
 
+import click
 import pytest
 from click.testing import CliRunner
 from fakes import itowns as fake
 
+from crossview import console
 from crossview.manifest import Manifest
 from data_tools.cli import main
 
@@ -28,6 +33,29 @@ def test_import_writes_a_manifest_and_prints_its_folder(tmp_path, source):
     assert result.stdout == f"{tmp_path / 'paris'}\n"
     assert "1 stations with 5 photos imported; 1 stations without any photo" in result.stderr
     assert len(Manifest.load(tmp_path / "paris").views) == 5
+
+
+def test_import_as_json_is_one_object(tmp_path, source):
+    result = run("import", "itowns", source, "--out", tmp_path / "paris", "--json")
+    said = json.loads(result.stdout)
+    assert (said["folder"], said["views"], said["stations"]) == (str(tmp_path / "paris"), 5, 1)
+
+
+def test_every_command_has_json_for_scripts():
+    def commands(command, path):
+        if not isinstance(command, click.Group):
+            yield path, command
+            return
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from commands(command.get_command(context, name), f"{path} {name}".strip())
+
+    found = dict(commands(main, ""))
+    assert len(found) >= 11
+    without = [
+        path for path, c in found.items() if "--json" not in {o for p in c.params for o in p.opts}
+    ]
+    assert without == []
 
 
 def test_quiet_says_nothing_but_the_answer(tmp_path, source):
@@ -93,6 +121,44 @@ def test_a_folder_that_is_no_manifest_is_a_problem(tmp_path):
     result = run("check", tmp_path)
     assert result.exit_code == 1
     assert "dataset.json: not found" in result.stdout
+
+
+class Terminal(io.StringIO):
+    """A stderr that people look at."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_written = threading.Event()
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.is_written.set()
+        return super().write(text)
+
+
+def test_what_takes_long_says_its_seconds_and_wipes_them_away(monkeypatch):
+    monkeypatch.setattr(console, "PROGRESS_DELAY_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with console.waiting("Reading town.osm.pbf"):
+        assert sys.stderr.is_written.wait(10)
+    said, blanks, last = sys.stderr.getvalue().rsplit("\r", 2)
+    assert "Reading town.osm.pbf: 0 s" in said
+    assert (blanks.strip(), len(blanks), last) == ("", len("Reading town.osm.pbf: 0 s"), "")
+
+
+def test_what_is_quick_or_goes_to_a_file_says_nothing(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with console.waiting("Reading town.osm.pbf"):
+        pass
+    monkeypatch.setattr(console, "PROGRESS_DELAY_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    before = threading.active_count()
+    with console.waiting("Reading town.osm.pbf"):
+        assert threading.active_count() == before
+    assert (terminal.getvalue(), sys.stderr.getvalue()) == ("", "")
 
 
 def test_help_imports_nothing_heavy():

@@ -11,9 +11,10 @@ import pyogrio
 import pytest
 import shapely
 from click.testing import CliRunner
-from fakes import overpass
+from fakes import images, overpass
 from fakes.osm_files import OsmXml
 
+from crossview.features import MapFeatures, feature_table
 from crossview.frames import LocalFrame
 from crossview.geopackages import map_facts
 from crossview.grids import MapGrid
@@ -89,7 +90,7 @@ def test_a_place_is_cut_out(extract, out, tmp_path, monkeypatch):
     monkeypatch.setattr(
         openstreetmap,
         "geocoder",
-        lambda: lambda _: geopandas.GeoDataFrame(geometry=[shape], crs=4326),
+        lambda _: lambda _: geopandas.GeoDataFrame(geometry=[shape], crs=4326),
     )
     for place in (
         ("--box", 149.1295, -35.2812, 149.1305, -35.2805),
@@ -135,6 +136,33 @@ def test_a_small_place_is_asked_of_a_server(extract, out, tmp_path, monkeypatch)
     assert (said["date"], said["licence"]) == (overpass.DATE, "ODbL-1.0")
     assert said["source"] == "Overpass server 127.0.0.1"
     assert said["buildings"] == 2
+
+
+def test_a_named_place_is_asked_of_the_geocoder_that_is_named(extract, out, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROSSVIEW_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def geocoder(server):
+        asked.append((server.url, server.timeout_s))
+        shape = shapely.box(149.1295, -35.2812, 149.1305, -35.2805)
+        return lambda _: geopandas.GeoDataFrame(geometry=[shape], crs=4326)
+
+    monkeypatch.setattr(openstreetmap, "geocoder", geocoder)
+    place = ("--place", "Canberra", "--geocoder-url", "http://localhost:1/", "--timeout-s", 7)
+    assert run(extract, "--out", out, *place).exit_code == 0
+    assert run(extract, "--out", out, "--overwrite", "--place", "Canberra").exit_code == 0
+    assert asked == [("http://localhost:1/", 7), (openstreetmap.PUBLIC_NOMINATIM_URL, 180)]
+
+
+@pytest.mark.parametrize(
+    ("text", "date"), [("2026-11-20T10:00:00Z", "2026-11-20T10:00:00Z"), ("yesterday", "")]
+)
+def test_a_date_is_kept_only_if_it_is_one(extract, out, text, date):
+    extract.write_text(extract.read_text().replace("<osm ", f'<osm timestamp="{text}" ', 1))
+    result = run(extract, "--out", out)
+    assert result.exit_code == 0
+    assert map_facts(out).date == date
+    assert ("'yesterday' of its date" in result.stderr) == (not date)
 
 
 # ---------------------------------------------------------------- into a dataset
@@ -216,11 +244,75 @@ def test_the_map_of_another_region_is_never_written_over(extract, tmp_path):
     assert Manifest.load(folder).map_files("a")[0].path.name == "a_1.gpkg"
 
 
-def test_a_map_that_misses_the_dataset_is_said(extract, tmp_path):
+FAR = {"lat_deg": -35.2809, "lon_deg": 149.137}  # beyond the extract
+NEAR = {"lat_deg": -35.2800, "lon_deg": 149.1333}
+
+
+def test_a_map_of_another_place_is_refused_before_anything_is_written(extract, tmp_path):
     folder = dataset(tmp_path, "town")
-    result = run(extract, "--into", folder, "--around", -35.2809, 149.1333, "--radius-m", 40)
-    assert result.exit_code == 0, result.stderr
-    assert "1 views and tiles of region town lie outside" in result.stderr
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    far = ("--around", NEAR["lat_deg"], NEAR["lon_deg"], "--radius-m", 40)
+    elsewhere = OsmXml(LocalFrame(49.28, -123.12), bounds=(-123.13, 49.27, -123.11, 49.29))
+    elsewhere.box(0, 0, 20, 10, {"building": "yes"})
+    town = OsmXml(FRAME, bounds=BOUNDS)
+    town.box(290, 90, 310, 110, {"building": "yes"})
+    for arguments in (
+        (elsewhere.write(tmp_path / "elsewhere.osm"),),
+        (town.write(tmp_path / "far.osm"), *far),
+    ):
+        words = refused(*arguments, "--into", folder)
+        assert "none of the 1 views and tiles of region 'town' lies there" in words
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (folder / "maps").exists()
+
+
+def test_a_map_that_misses_a_part_of_the_dataset_is_written_and_exit_code_1(extract, tmp_path):
+    folder = dataset(tmp_path, "town")
+    tile = {"region": "town", "image": "t.png", "cell_m": 0.5}
+    Manifest.append(folder, tiles=[{"tile_id": name, **tile, **FAR} for name in ("far", "too")])
+    result = run(extract, "--into", folder, "--json")
+    assert result.exit_code == 1
+    said = json.loads(result.stdout)
+    assert (said["outside"], said["complete"]) == (2, False)
+    assert "2 of 3 views and tiles of region town lie outside" in result.stderr
+    result = run(extract, "--into", folder, "--overwrite")
+    assert {"outside     2", "complete    no"} <= set(result.stdout.splitlines())
+    assert len(Manifest.load(folder).maps) == 1
+
+
+def test_a_place_beyond_the_border_of_a_map_counts_as_outside():
+    # its extent is a box, of which the east was cut off along a border
+    features = MapFeatures(
+        feature_table([]), BOUNDS, "m", unmapped=shapely.box(149.13, *BOUNDS[1:])
+    )
+    places = np.array([[-35.28, 149.129], [-35.28, 149.131], [-35.29, 149.129]])
+    assert openstreetmap.is_outside(features, places).tolist() == [False, True, True]
+
+
+def test_check_warns_of_a_map_that_misses_views_and_refuses_one_that_cannot_be_read(
+    extract, tmp_path
+):
+    folder = dataset(tmp_path, "town")
+    images.write_png(tmp_path / "t.png", images.plain_image(4, 4))
+    assert run(extract, "--into", folder).exit_code == 0
+    result = CliRunner().invoke(main, ["check", str(folder), "--json"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["warnings"] == []
+    # as a script may do it that writes tables for itself
+    tiles = folder / "tiles.csv"
+    tiles.write_text(tiles.read_text().replace("149.13,", "149.2,"))
+    result = CliRunner().invoke(main, ["check", str(folder), "--json"])
+    (warning,) = json.loads(result.stdout)["warnings"]
+    assert "maps.csv row 2: 1 of 1 views and tiles of region 'town' lie outside" in warning
+    assert (result.exit_code, warning in result.stderr) == (0, True)
+    maps = folder / "maps.csv"
+    content = (folder / "maps" / "town.gpkg").read_bytes()
+    maps.write_text(maps.read_text().replace(hashlib.sha256(content).hexdigest(), ""))
+    (folder / "maps" / "town.gpkg").write_bytes(b"no map")
+    result = CliRunner().invoke(main, ["check", str(folder)])
+    assert result.exit_code == 1
+    assert "maps.csv row 2, column file: " in result.stdout
+    assert "cannot be read as a GeoPackage" in result.stdout
 
 
 def test_no_map_is_written_outside_of_a_dataset(extract, tmp_path):
@@ -259,10 +351,16 @@ def refused(*arguments):
         ((), "a file, or --overpass"),
         (("town.osm", "--overpass"), "a file, or --overpass"),
         (("--overpass",), "A place"),
-        (("town.osm", "--around", 1, 2), "--radius-m belongs"),
-        (("town.osm", "--radius-m", 2), "--radius-m belongs"),
+        (("town.osm", "--around", 1, 2), "--around needs --radius-m"),
+        (("town.osm", "--radius-m", 2), "--radius-m needs --around or --points"),
+        (("town.osm", "--refresh"), "--refresh needs --overpass or --overpass-url"),
+        (("town.osm", "--timeout-s", 5), "--timeout-s needs --overpass or --overpass-url or"),
+        (("town.osm", "--geocoder-url", "x"), "--geocoder-url needs --place"),
+        (("town.osm", "--points", "nix.csv", "--radius-m", 2), "'nix.csv' does not exist"),
+        (("town.osm", "--area", "nix.json"), "'nix.json' does not exist"),
+        (("town.osm", "--around", 1, 2, "--radius-m", -2), "expected a positive number, got -2"),
         (("town.osm", "--place", "x", "--box", 1, 2, 3, 4), "one of them"),
-        (("town.osm", "--region", "x"), "--region belongs"),
+        (("town.osm", "--region", "x"), "--region needs --into"),
         (("town.osm", "--into", "."), "--out FILE, or --into DATASET"),
     ],
 )
@@ -293,13 +391,11 @@ def test_an_unknown_format_and_a_missing_file_are_errors(out, tmp_path):
     assert ".pmtiles" in refused(tmp_path / "town.dxf", "--out", out)
     for name in ("no.osm.pbf", "no.pmtiles", "no.gpkg", "no.parquet"):
         assert "There is no map file" in refused(tmp_path / name, "--out", out)
-    assert "does not end in .gpkg" in refused(write_town(tmp_path), "--out", tmp_path / "town.osm2")
 
 
-def write_town(folder):
-    town = OsmXml(FRAME, bounds=BOUNDS)
-    town.node(5, -8, {"natural": "tree"})
-    return town.write(folder / "tree.osm")
+def test_a_name_that_no_map_can_have_is_refused_before_anything_is_read(tmp_path):
+    words = refused(tmp_path / "not there.osm", "--out", tmp_path / "town.shp")
+    assert "town.shp does not end in .gpkg" in words
 
 
 def test_an_entity_bomb_is_refused(out, tmp_path):

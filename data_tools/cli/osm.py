@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from crossview import console
+from data_tools.cli import options
+
 if TYPE_CHECKING:
-    from crossview.tiles import GeoBounds
     from data_tools.openstreetmap import DatasetTarget, FileTarget, MapExtract
 
-_PLACE = "A place: --box, --around or --points with --radius-m, --area, or --place"
+_NEEDS = {
+    **options.PLACE_NEEDS,
+    "region": ("into",),
+    "timeout_s": ("overpass", "overpass_url", "place"),
+    "refresh": ("overpass", "overpass_url"),
+}
+"""What options need so that they do something."""
 
 
 @click.command()
@@ -25,18 +33,7 @@ _PLACE = "A place: --box, --around or --points with --radius-m, --area, or --pla
 )
 @click.option("--region", help="Of the dataset whose map it is; default, its only one.")
 @click.option("--overwrite", is_flag=True, help="Replace a map that is there.")
-@click.option(
-    "--box",
-    type=float,
-    nargs=4,
-    metavar="WEST SOUTH EAST NORTH",
-    help="Keep what reaches into this box, degrees.",
-)
-@click.option("--around", type=float, nargs=2, metavar="LAT LON", help="Middle of a square.")
-@click.option("--points", type=click.Path(path_type=Path), help="CSV, GPX, GeoJSON or photos.")
-@click.option("--radius-m", type=float, help="Around the place, or around all points.")
-@click.option("--area", type=click.Path(path_type=Path), help="Box of the polygons in a GeoJSON.")
-@click.option("--place", help="Box of a named place, found by Nominatim.")
+@options.place_options
 @click.option("--overpass", is_flag=True, help="Ask an Overpass server instead of reading a file.")
 @click.option("--overpass-url", help="Its address; default, the public server.")
 @click.option("--timeout-s", type=click.IntRange(1), default=180, show_default=True)
@@ -48,45 +45,43 @@ def command(
     into: Path | None,
     region: str | None,
     overwrite: bool,
-    box: tuple[float, float, float, float] | None,
-    around: tuple[float, float] | None,
-    points: Path | None,
-    radius_m: float | None,
-    area: Path | None,
-    place: str | None,
     overpass: bool,
     overpass_url: str | None,
     timeout_s: int,
     refresh: bool,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Make a map of OpenStreetMap or Overture data that crossview and GIS programs read.
 
     SOURCE is .osm, .osm.gz, .osm.bz2 or .osm.pbf; vector tiles in .pmtiles; Overture's .parquet,
     or a folder of them; or a .gpkg that was made here. Prints a summary; exit code 1 if the source
     covers only a part of the place. With --into the map becomes part of a dataset: its file goes
-    into the manifest's folder, and a row into its table of maps.
+    into the manifest's folder, and a row into its table of maps; exit code 1 too if it does not
+    cover all views and tiles.
     """
     from data_tools import openstreetmap
 
+    options.require_needed(_NEEDS)
     overpass = overpass or overpass_url is not None
     if overpass == (source is not None):
         raise click.UsageError("Give one source: a file, or --overpass.")
     target = _target(out, into, region, overwrite=overwrite)
-    bounds = _bounds(box, around, points, radius_m, area, place)
+    bounds = options.bounds_of({**place, "timeout_s": timeout_s})
     if source is not None:
-        extract = openstreetmap.read_map(source, bounds)
+        with console.waiting(f"Reading {source.name}"):
+            extract = openstreetmap.read_map(source, bounds)
     elif bounds is None:
-        raise click.UsageError(f"{_PLACE} is needed with --overpass.")
+        raise click.UsageError(f"{options.PLACE} is needed with --overpass.")
     else:
         url = overpass_url or openstreetmap.PUBLIC_OVERPASS_URL
         server = openstreetmap.Server(url, timeout_s=timeout_s)
-        extract = openstreetmap.download_map(bounds, server, refresh=refresh)
-    target.write(extract)
-    is_complete = bounds is None or (
-        extract.features.extent == bounds and extract.features.unmapped is None
-    )
-    summary = {**_summary(extract, target.path), "complete": is_complete}
+        with console.waiting(f"Asking {server.host}"):
+            extract = openstreetmap.download_map(bounds, server, refresh=refresh)
+    counts = target.write(extract)
+    is_complete = not counts.get("outside")
+    is_complete &= bounds is None or openstreetmap.covers(extract.features, bounds)
+    summary = {**_summary(extract, target.path), **counts, "complete": is_complete}
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
@@ -102,48 +97,14 @@ def _target(
     """Where the map goes, which is free."""
     from data_tools.openstreetmap import FileTarget, place_in_dataset
 
-    if region is not None and into is None:
-        raise click.UsageError("--region belongs to --into.")
     if into is not None and out is None:
         return place_in_dataset(into, region, overwrite=overwrite)
     if out is None or into is not None:
         raise click.UsageError("Give one: --out FILE, or --into DATASET.")
+    target = FileTarget(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} is there already. Take another name, or --overwrite.")
-    return FileTarget(out)
-
-
-def _bounds(
-    box: tuple[float, float, float, float] | None,
-    around: tuple[float, float] | None,
-    points: Path | None,
-    radius_m: float | None,
-    area: Path | None,
-    place: str | None,
-) -> GeoBounds | None:
-    """The one place that is named, as a box; None where there is none."""
-    import numpy as np
-
-    from data_tools import areas, openstreetmap
-    from data_tools.points import Points, read_points
-
-    if sum(given is not None for given in (box, around, points, area, place)) > 1:
-        raise click.UsageError(f"{_PLACE}: one of them.")
-    if (around is None and points is None) != (radius_m is None):
-        raise click.UsageError("--radius-m belongs to --around or --points.")
-    if box is not None:
-        return areas.Area.of_box(*box).bounds
-    if radius_m is not None:
-        if around is not None:
-            places = Points(np.array([around[0]]), np.array([around[1]]), ("",))
-        elif points is not None:
-            places = read_points(points)
-        return areas.Area.around(places, radius_m).bounds
-    if area is not None:
-        return areas.read_area(area).bounds
-    if place is not None:
-        return areas.geocoded_area(place, openstreetmap.geocoder()).bounds
-    return None
+    return target
 
 
 def _summary(extract: MapExtract, out: Path) -> dict[str, object]:
@@ -171,7 +132,7 @@ def _written(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{number} {what}" for what, number in value.items()) or "nothing"
     if isinstance(value, bool):
-        return "yes" if value else "no, the source ends in the area"
+        return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(f"{side:.6f}" for side in value)
     return str(value) or "not known"
