@@ -1,19 +1,22 @@
 """Class images: every edge at the pixel that geometry says, distances as shapely has them."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import shapely
 from pytest import approx
+from rasterio.features import rasterize
 from shapely import LineString, Point, Polygon, box
 
 from crossview import angles
 from crossview.cameras import Equirectangular, Pinhole, RadialDistortion, map_from_camera
-from crossview.frames import Pose
+from crossview.frames import LocalFrame, Pose
+from crossview.grids import MapGrid
 from crossview.synthetic import render
 from crossview.synthetic.palette import CLASSES
-from crossview.synthetic.render import render_photo
+from crossview.synthetic.render import render_photo, render_satellite
 from crossview.synthetic.scene import Barrier, Building, Scene, Tree
 
 FOCAL_PX = 100.0
@@ -185,17 +188,6 @@ def test_the_first_wall_or_roof_is_where_shapely_finds_it(seed: int, eye_m: floa
     assert num_houses > 30
 
 
-def test_sectors_only_save_time(monkeypatch):
-    scene = Scene(tuple(random_houses(7, 30)), (Tree(5, 9), Tree(-8, 3), Tree(0.5, -6)))
-    quick = [render_photo(scene, Pose(0, 0, 200), c, roll_deg=5) for c in (CAMERA, PANORAMA)]
-    monkeypatch.setattr(render, "_SECTORS", 1)
-    monkeypatch.setattr(render, "_SECTOR_RAD", 2 * math.pi)
-    slow = [render_photo(scene, Pose(0, 0, 200), c, roll_deg=5) for c in (CAMERA, PANORAMA)]
-    for one, other in zip(quick, slow, strict=True):
-        assert np.array_equal(one.classes, other.classes)
-        assert np.array_equal(one.distance_m, other.distance_m)
-
-
 PANORAMA = Equirectangular(180, 60)
 
 
@@ -271,7 +263,10 @@ def test_a_fence_hides_the_base_of_the_wall_behind_it():
 def test_a_fence_is_seen_from_both_sides():
     fence = Barrier(LineString([(50, 5), (-50, 5)]), 1.2, "vegetation")
     rendering = render_photo(Scene(barriers=(fence,)), NORTH, CAMERA)
-    assert rows_of(rendering, VEGETATION, col=100).tolist() == list(range(88, 112))
+    # a hedge is as thick as it is; its axis would show from 8 to 32 px below the middle
+    rows = rows_of(rendering, VEGETATION, col=100)
+    assert rows.tolist() == list(range(rows.min(), rows.max() + 1))
+    assert (rows.min(), rows.max()) == (approx(88, abs=2), approx(111, abs=3))
 
 
 def test_a_tree_is_a_crown_on_a_trunk():
@@ -360,12 +355,18 @@ def test_a_rendering_cannot_be_written_to():
 
 
 def test_a_rendering_holds_its_own_arrays_and_leaves_the_callers_alone():
-    classes, distance_m = np.zeros((2, 3), np.uint8), np.zeros((2, 3))
-    rendering = render.Rendering(classes, distance_m)
-    classes[:], distance_m[:] = 1, 1.0
-    assert not rendering.classes.any()
-    assert not rendering.distance_m.any()
-    assert rendering != render.Rendering(rendering.classes, rendering.distance_m)
+    arrays = {
+        "classes": np.zeros((2, 3), np.uint8),
+        "instances": np.zeros((2, 3), np.int32),
+        "distance_m": np.zeros((2, 3)),
+        "depth_m": np.zeros((2, 3)),
+        "normals": np.zeros((2, 3, 3), np.float32),
+    }
+    rendering = render.Rendering(**arrays)
+    for name, array in arrays.items():
+        array[:] = 1
+        assert not getattr(rendering, name).any()
+    assert rendering != render.Rendering(**arrays)
 
 
 def test_a_camera_inside_of_a_building_is_refused():
@@ -377,6 +378,163 @@ def test_a_camera_inside_of_a_building_is_refused():
 def test_a_pose_without_heading_is_refused():
     with pytest.raises(ValueError, match="no heading"):
         render_photo(Scene(), Pose(0, 0), CAMERA)
+
+
+def test_depth_is_along_the_ray_and_normals_point_to_the_camera():
+    rendering = render_photo(Scene((wall_ahead(10, 5.0),)), NORTH, CAMERA, height_m=EYE_M)
+    ray = [0.505, -0.205, 1.0]  # through the centre of column 150, row 59
+    assert rendering.depth_m[59, 150] == approx(10 * math.hypot(*ray))
+    assert rendering.normals[59, 150] == approx(np.array([0, -1, 0]))
+    assert rendering.normals[120, 99] == approx(np.array([0, 0, 1]))
+    assert not rendering.normals[0, 0].any()
+    assert rendering.rgb is None
+
+
+def test_every_building_has_a_number_of_its_own_and_the_ground_and_the_sky_are_0():
+    houses = (wall_ahead(10, 3.6), wall_ahead(30, 16.6))
+    column = render_photo(Scene(houses), NORTH, CAMERA).instances[:, 100]
+    near, far = column[70], column[40]
+    assert 0 < near != far > 0
+    assert column[0] == column[-1] == 0
+
+
+def room(distances_m: tuple[float, float, float, float], height_m: float) -> Scene:
+    """Walls all around the origin, at distances to the north, east, south and west."""
+    north, east, south, west = distances_m
+    inside = box(-west, -south, east, north)
+    outside = box(-west - 1, -south - 1, east + 1, north + 1)
+    return Scene((Building(Polygon(outside.exterior.coords, [inside.exterior.coords]), height_m),))
+
+
+def test_depth_in_a_box_is_that_of_the_closed_form_within_1_mm():
+    distances_m, wall_m = (100.0, 60.0, 35.0, 80.0), 30.0
+    scene, camera = room(distances_m, wall_m), Equirectangular(360, 180)
+    rendering = render_photo(scene, Pose(0, 0, 33.0), camera, height_m=1.7)
+    col, row = np.meshgrid(np.arange(360) + 0.5, np.arange(180) + 0.5)
+    azimuth = np.deg2rad(33.0) + (col / 360 - 0.5) * 2 * np.pi
+    elevation = (0.5 - row / 180) * np.pi
+    north, east, south, west = distances_m
+    with np.errstate(divide="ignore"):
+        wall = np.minimum(
+            np.where(np.cos(azimuth) > 0, north, -south) / np.cos(azimuth),
+            np.where(np.sin(azimuth) > 0, east, -west) / np.sin(azimuth),
+        )
+    ground = np.where(elevation < 0, 1.7 / -np.tan(elevation), np.inf)
+    level = np.minimum(wall, ground)
+    level[(ground > wall) & (1.7 + wall * np.tan(elevation) > wall_m)] = np.inf
+    assert rendering.depth_m == approx(level / np.cos(elevation), abs=1e-3)
+    assert rendering.distance_m == approx(level, abs=1e-3)
+    assert level.max(where=np.isfinite(level), initial=0) > 115
+
+
+def test_a_panorama_turned_by_90_degrees_is_its_columns_rolled():
+    scene = Scene(tuple(random_houses(5, 40)), (Tree(5, 9), Tree(-8, 3), Tree(2, -6)))
+    ahead, turned = (
+        render_photo(scene, Pose(0.3, 0.2, h), Equirectangular(256, 64)) for h in (20.0, 110.0)
+    )
+    assert np.array_equal(np.roll(ahead.classes, -64, axis=1), turned.classes)
+    assert np.array_equal(np.roll(ahead.instances, -64, axis=1), turned.instances)
+    assert np.roll(ahead.distance_m, -64, axis=1) == approx(turned.distance_m, rel=1e-9)
+
+
+@pytest.mark.parametrize("camera", [CAMERA, Equirectangular(180, 60)])
+def test_a_level_camera_sees_by_columns_what_it_sees_ray_by_ray(camera, monkeypatch):
+    scene = Scene(tuple(random_houses(7, 40)), (Tree(5, 9), Tree(-8, 3), Tree(2, -6)))
+    pose = Pose(0.3, 0.2, 200)
+    by_columns = render_photo(scene, pose, camera)
+    rays = render._rays(camera)
+    assert rays.azimuths_rad is not None
+    monkeypatch.setattr(render, "_rays", lambda camera: rays._replace(azimuths_rad=None))
+    one_by_one = render_photo(scene, pose, camera)
+    assert (by_columns.classes == one_by_one.classes).mean() > 0.9999
+    assert (by_columns.instances == one_by_one.instances).mean() > 0.9999
+    is_same = by_columns.instances == one_by_one.instances
+    assert by_columns.depth_m[is_same] == approx(one_by_one.depth_m[is_same], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pitch_deg", "roll_deg", "lens"),
+    [(0, 0, None), (8, -5, None), (-4, 3, RadialDistortion(100.0, 80.0, (-4e-6, 1e-11)))],
+)
+def test_buildings_cover_their_footprints_as_the_camera_projects_them(pitch_deg, roll_deg, lens):
+    camera = Pinhole(200, 160, FOCAL_PX, FOCAL_PX, 100.0, 80.0, lens)
+    houses = random_houses(11, 40)
+    rendering = render_photo(
+        Scene(tuple(houses)), Pose(0, 0, 70.0), camera, pitch_deg=pitch_deg, roll_deg=roll_deg
+    )  # fmt: skip
+    camera_from_map = map_from_camera(70.0, pitch_deg, roll_deg).T
+    outlines = []
+    for house in houses:
+        ring = shapely.segmentize(house.footprint.exterior, 0.05)
+        places = shapely.get_coordinates(ring)
+        for start, end in itertools.pairwise(places):
+            wall = np.array([[*start, 0], [*end, 0], [*end, 1], [*start, 1]]) * [
+                1,
+                1,
+                house.height_m,
+            ]
+            seen = (wall - [0, 0, EYE_M]) @ camera_from_map.T
+            if seen[:, 2].min() > 0.5:
+                outlines.append(Polygon(np.column_stack(camera.project(seen))))
+    silhouettes = shapely.union_all([o for o in outlines if o.is_valid])
+    col, row = np.meshgrid(np.arange(200) + 0.5, np.arange(160) + 0.5)
+    expected = shapely.contains_xy(silhouettes, col, row)
+    found = rendering.classes == BUILDING
+    assert (expected & found).sum() / (expected | found).sum() >= 0.99
+    assert 0.1 < expected.mean() < 0.9
+
+
+# ---------------------------------------------------------------------- from above
+
+
+MAP = MapGrid(LocalFrame(51.75, -1.25), -80.0, 80.0, 0.5, 320, 320)
+
+
+def test_buildings_from_above_cover_their_rasterised_footprints():
+    houses = random_houses(2, 40)
+    view = render_satellite(Scene(tuple(houses)), MAP)
+    shapes = [house.footprint for house in houses]
+    burned = rasterize(shapes, out_shape=MAP.shape, transform=MAP.transform).astype(bool)
+    found = view.classes == BUILDING
+    assert (burned & found).sum() / (burned | found).sum() >= 0.99
+    assert view.height_m[~found] == approx(0, abs=1e-9)
+    assert 0.05 < found.mean() < 0.9
+
+
+def test_row_0_of_the_satellite_view_is_north_and_column_0_west():
+    view = render_satellite(Scene((Building(box(-70, 60, -60, 75), 6.0),)), MAP)
+    rows, cols = np.nonzero(view.classes == BUILDING)
+    # 75 to 60 m north is 5 to 20 m below the edge: rows 10 to 39
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (10, 39, 20, 39)
+    assert view.height_m[20, 30] == approx(6.0)
+    assert view.normals[20, 30] == approx(np.array([0, 0, 1]))
+
+
+@pytest.mark.parametrize(("tilt_deg", "azimuth_deg"), [(20, 0), (30, 90), (35, 225)])
+def test_roofs_are_displaced_by_height_times_tan_tilt_away_from_the_satellite(
+    tilt_deg: float, azimuth_deg: float
+):
+    height_m = 12.0
+    scene = Scene((Building(box(-10, -10, 10, 10), height_m),))
+    view = render_satellite(scene, MAP, tilt_deg=tilt_deg, tilt_azimuth_deg=azimuth_deg)
+    shift_m = height_m * math.tan(math.radians(tilt_deg))
+    east, north = angles.forward(azimuth_deg)
+    roof = shapely.affinity.translate(box(-10, -10, 10, 10), -shift_m * east, -shift_m * north)
+    x_m, y_m = np.meshgrid(*MAP.centers())
+    assert np.array_equal(
+        view.normals[..., 2] * view.height_m > 0, shapely.contains_xy(roof, x_m, y_m)
+    )
+    # and the walls reach from there to the foot
+    whole = shapely.union_all([roof, box(-10, -10, 10, 10)]).convex_hull
+    found = view.classes == BUILDING
+    expected = shapely.contains_xy(whole, x_m, y_m)
+    assert (expected & found).sum() / (expected | found).sum() >= 0.99
+
+
+@pytest.mark.parametrize("tilt_deg", [-1.0, 61.0, math.nan])
+def test_a_satellite_below_the_horizon_is_refused(tilt_deg: float):
+    with pytest.raises(ValueError, match=r"from 0 .straight down. to 60"):
+        render_satellite(Scene(), MAP, tilt_deg=tilt_deg)
 
 
 @pytest.mark.parametrize("height_m", [0.0, -1.6, math.nan, math.inf])
