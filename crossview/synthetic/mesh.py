@@ -10,9 +10,6 @@ import numpy as np
 from crossview.synthetic.materials import MATERIALS
 from crossview.synthetic.palette import CLASSES
 
-NO_FRAME = (0.0,) * 6
-"""Of surfaces that are no walls."""
-
 _LAYOUT = {
     # field: its shape after the first axis, its type, and the field that is as long
     "triangles_m": ((3, 3), np.float64, "surfaces"),
@@ -43,8 +40,8 @@ class Mesh:
         instances: One number per thing (a building, a tree, a car), 0 for the ground, (m,) int32.
         materials: Index into materials.MATERIALS, (m,) uint8.
         frames: Of walls: x and y of the left end as seen from outside, x and y of the unit vector
-            to the right end, length, and height of the top, in metres; zeros for what is no wall.
-            (m, 6) float64.
+            to the right end, length, and the height up to which the wall is a rectangle (under a
+            gable the eaves), in metres; zeros for what is no wall. (m, 6) float64.
 
     Raises:
         ValueError: Shapes do not fit, or a number points outside of its table.
@@ -128,18 +125,22 @@ class MeshBuilder:
 
     def surface(self, class_name: str, material: str, instance: int = 0) -> int:
         """A new row of the surface table."""
-        kind = CLASSES.index(class_name), instance, MATERIALS.index(material)
-        self._surfaces.append(kind)
-        self._frames.append(np.array([NO_FRAME]))
-        return len(self._surfaces) - 1
+        return int(self.surfaces(class_name, [material], np.array([instance]))[0])
 
-    def walls(
-        self, class_name: str, materials: Sequence[str], instance: int, frames: np.ndarray
+    def surfaces(
+        self,
+        class_name: str,
+        materials: Sequence[str],
+        instances: np.ndarray,
+        frames: np.ndarray | None = None,
     ) -> np.ndarray:
-        """A new row for every wall, given their frames (walls, 6); the numbers of the rows."""
+        """New rows of the surface table, (rows,) int; with frames (rows, 6) for walls."""
         first, kind = len(self._surfaces), CLASSES.index(class_name)
-        self._surfaces += [(kind, instance, MATERIALS.index(name)) for name in materials]
-        self._frames.append(np.asarray(frames, dtype=float).reshape(-1, 6))
+        self._surfaces += [
+            (kind, int(instance), MATERIALS.index(material))
+            for material, instance in zip(materials, instances, strict=True)
+        ]
+        self._frames.append(np.zeros((len(materials), 6)) if frames is None else frames)
         return np.arange(first, len(self._surfaces))
 
     def triangles(self, corners_m: np.ndarray, rows: int | np.ndarray) -> None:
@@ -203,12 +204,22 @@ def quads(
     return np.stack([first, second], axis=1).reshape(-1, 3, 3)
 
 
-def prism(ring_m: np.ndarray, bottom_m: float, top_m: float) -> np.ndarray:
+def prism(
+    ring_m: np.ndarray, bottom_m: float, top_m: float, *, has_floor: bool = False
+) -> np.ndarray:
     """Sides and lid of an upright convex prism over a counter-clockwise ring (corners, 2)."""
     low, high = at_height(ring_m, bottom_m), at_height(ring_m, top_m)
     sides = quads(low, np.roll(low, -1, axis=0), np.roll(high, -1, axis=0), high)
-    fan = np.stack([np.repeat(high[:1], len(ring_m) - 2, axis=0), high[1:-1], high[2:]], axis=1)
-    return np.concatenate([sides, fan])
+    floor = [_fan(low[::-1])] if has_floor else []
+    return np.concatenate([sides, _fan(high), *floor])
+
+
+def turned(offsets_m: np.ndarray, heading_deg: float | np.ndarray) -> np.ndarray:
+    """Offsets (right, ahead) of things that look along headings, as (east, north), (..., 2)."""
+    heading = np.radians(heading_deg)
+    right, ahead = offsets_m[..., 0], offsets_m[..., 1]
+    sine, cosine = np.sin(heading), np.cos(heading)
+    return np.stack([right * cosine + ahead * sine, ahead * cosine - right * sine], axis=-1)
 
 
 def regular_ring(x_m: float, y_m: float, radius_m: float, corners: int) -> np.ndarray:
@@ -244,13 +255,6 @@ class Walls:
         first = np.flatnonzero(is_edge)
         return cls(corners_m[first], corners_m[first + 1], ring_owner[ring[first]])
 
-    def frames(self, top_m: float | np.ndarray) -> np.ndarray:
-        """Frames of the walls, (walls, 6), given the heights of their tops."""
-        along_m = self.ends_m - self.starts_m
-        length_m = np.hypot(*along_m.T)
-        top_m = np.broadcast_to(top_m, length_m.shape)
-        return np.column_stack([self.starts_m, along_m / length_m[:, None], length_m, top_m])
-
     def triangles_m(self, low_m: float | np.ndarray, high_m: float | np.ndarray) -> np.ndarray:
         """Two triangles for each wall, (2 walls, 3, 3)."""
         return quads(
@@ -259,6 +263,11 @@ class Walls:
             at_height(self.ends_m, high_m),
             at_height(self.starts_m, high_m),
         )
+
+
+def _fan(ring: np.ndarray) -> np.ndarray:
+    """A convex ring (corners, 3) as triangles around its first corner."""
+    return np.stack([np.repeat(ring[:1], len(ring) - 2, axis=0), ring[1:-1], ring[2:]], axis=1)
 
 
 def _counter_clockwise(corners_m: np.ndarray) -> np.ndarray:
