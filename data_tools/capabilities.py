@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import urllib.parse
 import xml.parsers.expat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from xml.etree import ElementTree as ET
 from crossview import tiles
 from crossview.errors import ContentError
 from crossview.tiles import GeoBounds
+from data_tools import fetch
 from data_tools.providers import WORLD_M, with_parameters
 
 MAX_DOCUMENT_BYTES = 32 * 2**20
@@ -24,6 +26,7 @@ CORNER_TOLERANCE_M = 1.0
 _WMTS = "{http://www.opengis.net/wmts/1.0}"
 _OWS = "{http://www.opengis.net/ows/1.1}"
 _HREF = "{http://www.w3.org/1999/xlink}href"
+_REPORTS = ("ExceptionReport", "ServiceExceptionReport")
 _IMAGE_FORMATS = ("image/jpeg", "image/png", "image/webp", "image/jpgpng", "image/png8")
 
 
@@ -52,6 +55,14 @@ class WmtsLayer:
     attribution: str
 
 
+def document_url(url: str) -> str:
+    """Where a WMTS' capabilities are: the URL itself, or that of a service without a question."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.query or parts.path.lower().endswith(".xml"):
+        return url
+    return with_parameters(url, {"SERVICE": "WMTS", "REQUEST": "GetCapabilities"})
+
+
 def wmts_layer(document: bytes, layer: str | None = None, *, url: str = "") -> WmtsLayer:
     """One layer of a WMTS 1.0.0, RESTful where it offers that, else by key and value.
 
@@ -61,10 +72,14 @@ def wmts_layer(document: bytes, layer: str | None = None, *, url: str = "") -> W
         url: Of the service, for documents that do not say where GetTile is.
 
     Raises:
-        ContentError: Not the capabilities of a WMTS, or with entities.
+        ContentError: Not the capabilities of a WMTS, or with entities; of a service's report of an
+            error, with its words.
         ValueError: No such layer; or none of its tile matrix sets is Web Mercator's pyramid.
     """
     root = parsed(document)
+    if _local(root.tag) in _REPORTS:
+        said = fetch.words(document, "text/xml") or "nothing"
+        raise ContentError(f"The WMTS answers with an error: {said}")
     if root.tag != f"{_WMTS}Capabilities":
         raise ContentError(f"Expected the capabilities of a WMTS 1.0.0, got <{_local(root.tag)}>.")
     layers = {_text(node, f"{_OWS}Identifier"): node for node in root.iter(f"{_WMTS}Layer")}

@@ -326,7 +326,11 @@ class _Job:
 
         try:
             response = self.client.get(
-                self.provider.url(tile), etag=etag, last_modified=last_modified, check=check
+                self.provider.url(tile),
+                headers=self.provider.headers,
+                etag=etag,
+                last_modified=last_modified,
+                check=check,
             )
         except BaseException as error:
             if self._is_of_one_tile(error):
@@ -356,10 +360,4 @@ class _Job:
 
 
 def _words(response: Response) -> str:
-    """What a page or a service exception says, in a line."""
-    if not (response.content_type.startswith("text/") or "json" in response.content_type) and (
-        "xml" not in response.content_type
-    ):
-        return ""
-    text = response.body[:2000].decode("utf-8", errors="replace")
-    return fetch.redacted(" ".join(text.split()))[:300]
+    return fetch.words(response.body, response.content_type)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
+import html
 import http.client
 import logging
 import os
@@ -51,6 +53,10 @@ MAX_BYTES = 64 * 2**20
 DEADLINE_FACTOR = 10
 """One attempt may take this many times the timeout, however steadily it trickles."""
 CHUNK_BYTES = 2**16
+MAX_WORDS_BYTES = 4096
+"""Of an answer that is an error, what is looked at to say it in the server's words."""
+MAX_WORDS = 300
+"""Characters of them that are told."""
 HIDDEN = "<key>"
 
 NOT_MODIFIED = 304
@@ -62,7 +68,11 @@ _KEY_PARAMETER = re.compile(
     r"([?&;](?:[\w-]*(?:key|token|secret|signature|password|passwd|pwd)|sig|auth)=)(?!\{)[^&#;\s'\"]+",
     re.IGNORECASE,
 )
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_USER_INFO = re.compile(r"((?<=://)|^[^\s/@:]+:)[^\s/?#\"<>]+@")
+"""Up to the last @ of the host's part: a password may hold one. Without a scheme, where text begins
+with it; elsewhere `layer@EPSG:3857@png` is a path."""
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
 
 
 # ---------------------------------------------------------------- keys
@@ -119,6 +129,44 @@ def redacted(text: str) -> str:
         for spelled in (value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)):
             text = text.replace(spelled, HIDDEN)
     return _KEY_PARAMETER.sub(rf"\g<1>{HIDDEN}", _USER_INFO.sub(f"{HIDDEN}@", text))
+
+
+def split_login(url: str) -> tuple[str, Secret | None]:
+    """A URL without user name and password, and these as the token of an HTTP Basic login.
+
+    Args:
+        url: Of http or https, or a template of one.
+
+    Raises:
+        ValueError: The host cannot be told from the login; the message quotes neither.
+    """
+    user_info, rest = _split_user_info(url)
+    if not user_info:
+        return rest, None
+    user, _, password = user_info.partition(":")
+    with contextlib.suppress(KeyMissingError):
+        # a server may repeat it; what is too short to be looked for is in no message of ours
+        Secret(urllib.parse.unquote(password or user))
+    login = urllib.parse.unquote(user_info if ":" in user_info else f"{user_info}:")
+    return rest, Secret(base64.b64encode(login.encode()).decode())
+
+
+def login_headers(login: Secret | None) -> dict[str, str]:
+    """The header that tells a login (see split_login); none without one."""
+    return {} if login is None else {"Authorization": f"Basic {login.reveal()}"}
+
+
+def _split_user_info(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    user_info, _, host = parts.netloc.rpartition("@")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(
+            "The port in a URL is no number. In a user name or password write : as %3A, / as %2F, "
+            "? as %3F, # as %23 and @ as %40."
+        ) from None
+    return user_info, url if not user_info else url.replace(parts.netloc, host, 1)
 
 
 def key_variable(name: str) -> str:
@@ -373,7 +421,16 @@ class StatusError(RefusedError):
 
 
 class _FaultError(Exception):
-    """An attempt failed in a way that may pass."""
+    """An attempt failed in a way that may pass.
+
+    Args:
+        reason: What happened.
+        words: What the server says to it, "" where it says nothing.
+    """
+
+    def __init__(self, reason: str, words: str = "") -> None:
+        super().__init__(reason)
+        self.words = words
 
 
 class _ThrottledError(Exception):
@@ -474,7 +531,7 @@ class Client:
         """Fetch, as often as it takes.
 
         Args:
-            url: http or https.
+            url: http or https. A user name and password in it become a header.
             headers: Besides ours; they do not go to another server that is redirected to.
             etag: Of the copy that one has: the answer is 304 if it is still good.
             last_modified: The same, by date.
@@ -492,7 +549,8 @@ class Client:
         """
         if not url.lower().startswith(("http://", "https://")):
             raise ValueError(f"Expected a URL of http or https, got {redacted(url)!r}.")
-        wanted = {**self._headers, **(headers or {})}
+        url, login = split_login(url)
+        wanted = {**self._headers, **login_headers(login), **(headers or {})}
         if etag is not None:
             wanted[_CONDITIONS[0]] = etag
         if last_modified is not None:
@@ -515,7 +573,10 @@ class Client:
                 if attempts >= self.max_attempts:
                     if isinstance(error, ContentError):
                         raise
-                    raise self._down(url, f"{error}, in {attempts} attempts") from None
+                    reason = f"{error}, in {attempts} attempts"
+                    if error.words:
+                        reason += f". The server says: {error.words.rstrip('.')}"
+                    raise self._down(url, reason) from None
                 logger.debug("%s: %s", redacted(url), redacted(str(error)))
                 # between half and all of a doubling time, so that workers do not come in step
                 most_s = min(self.backoff_s * 2 ** (attempts - 1), LONGEST_BACKOFF_S)
@@ -523,7 +584,7 @@ class Client:
 
     def _followed(self, url: str, headers: Mapping[str, str]) -> Response:
         """One attempt, and its redirections."""
-        first = _origin(url)
+        first = server_of(url)
         for _ in range(MAX_REDIRECTS + 1):
             bucket = self.bucket(url)
             bucket.acquire()
@@ -533,13 +594,14 @@ class Client:
                 bucket.succeeded(sent_s=sent_s)
                 return response
             try:
-                target = urllib.parse.urljoin(url, location)
-                origin = _origin(target)
+                # a login that a server makes up is not ours to tell
+                _, target = _split_user_info(urllib.parse.urljoin(url, location))
+                origin = server_of(target)
             except ValueError:
                 raise ContentError(
                     f"{redacted(url)} redirects to {redacted(location)}, which is no URL."
                 ) from None
-            if origin[0] not in (("https",) if _origin(url)[0] == "https" else ("http", "https")):
+            if origin[0] not in (("https",) if server_of(url)[0] == "https" else ("http", "https")):
                 raise RefusedError(
                     f"{redacted(url)} redirects to {redacted(target)}, which is not followed."
                 )
@@ -565,11 +627,13 @@ class Client:
                 logger.debug("%s: status %d, everyone waits %.1f s", redacted(url), status, pause_s)
                 raise _ThrottledError(status, wait_s)
             if status >= 500 or status in _TRANSIENT:
-                raise _FaultError(f"status {status}")
+                raise _FaultError(f"status {status}", self._words(answer))
             if status in _UNWELCOME:
+                words = self._words(answer)
                 raise StatusError(
                     f"{redacted(url)}: the provider refuses, status {status}. Check the key, the "
-                    "terms, and that the area is one that it serves.",
+                    "terms, and that the area is one that it serves."
+                    + (f" The server says: {words}" if words else ""),
                     status,
                 )
             location = answer.headers.get("Location") if status in _REDIRECTS else None
@@ -577,7 +641,7 @@ class Client:
         response = Response(
             status,
             body,
-            answer.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+            _content_type(answer),
             answer.headers.get("ETag"),
             answer.headers.get("Last-Modified"),
         )
@@ -621,6 +685,18 @@ class Client:
         # a body shorter than its Content-Length is urllib3's IncompleteRead
         return b"".join(parts)
 
+    def _words(self, answer: urllib3.BaseHTTPResponse) -> str:
+        """What an error's page says; what does not come soon is not waited for."""
+        until_s = time.monotonic() + self.timeout_s
+        body = b""
+        # the status is the error, whatever becomes of its page
+        with contextlib.suppress(urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
+            while len(body) < MAX_WORDS_BYTES and time.monotonic() < until_s:
+                if not (part := answer.read1(MAX_WORDS_BYTES)):
+                    break
+                body += part
+        return words(body, _content_type(answer))
+
     @contextlib.contextmanager
     def _faults(self, url: str) -> Iterator[None]:
         """What the network does to an attempt, by one name; libraries quote URLs, we do not."""
@@ -641,13 +717,13 @@ class Client:
             raise _FaultError(f"{type(error).__name__}: {error}") from None
 
     def _down(self, url: str, reason: str) -> ProviderDownError:
-        host = urllib.parse.urlsplit(url).netloc
+        host = urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
         return ProviderDownError(redacted(f"{host} does not serve {url}: {reason}. Try later."))
 
     def _closed_for_now(
         self, url: str, bucket: TokenBucket, status: int, wait_s: float
     ) -> ClosedForNowError:
-        host = urllib.parse.urlsplit(url).netloc
+        host = urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
         until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(time.time() + wait_s))
         message = redacted(
             f"{host} answers with status {status} and asks to wait {wait_s:.0f} s, which is "
@@ -673,8 +749,25 @@ class Client:
             return self._managers[proxy]
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: whom a URL belongs to.
+def words(body: bytes, content_type: str) -> str:
+    """What a page or a service's report says, in a line and without its markup; "" of a picture."""
+    is_markup = "xml" in content_type or "html" in content_type
+    if not (is_markup or content_type.startswith("text/") or "json" in content_type):
+        return ""
+    text = body[:MAX_WORDS_BYTES].decode("utf-8", errors="replace")
+    if is_markup:
+        # what is in CDATA are words, whose angle brackets are none of the markup
+        text = _CDATA.sub(lambda match: html.escape(match[1]), text)
+        text = html.unescape(_MARKUP.sub(" ", text))
+    return redacted(" ".join(text.split()))[:MAX_WORDS]
+
+
+def _content_type(answer: urllib3.BaseHTTPResponse) -> str:
+    return answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def server_of(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port: whom a URL belongs to, and whom its login may be told.
 
     Raises:
         ValueError: The port is none.

@@ -268,6 +268,7 @@ class Provider:
         matrix_ids: (zoom, TileMatrix identifier), where that is not the zoom itself.
         static_zoom_px: Of static maps, the side of the tiles whose zooms they count: the whole
             world at zoom 0. Mapbox counts those of 512 pixels.
+        login: For HTTP Basic; that of a template with `user:password@` is moved here.
 
     Raises:
         ValueError: Something does not fit together.
@@ -288,8 +289,15 @@ class Provider:
     placeholders: frozenset[bytes] = frozenset()
     matrix_ids: tuple[tuple[int, str], ...] = ()
     static_zoom_px: int = 256
+    login: Secret | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        template, login = fetch.split_login(self.template)
+        if login is not None:
+            if "{" in urllib.parse.urlsplit(self.template).netloc.rpartition("@")[0]:
+                raise ValueError(f"{self.name}: fields in a user name or password are not filled.")
+            object.__setattr__(self, "template", template)
+            object.__setattr__(self, "login", login)
         if self.kind not in KINDS:
             raise ValueError(f"{self.name}: kind is one of {', '.join(KINDS)}, not {self.kind!r}.")
         if not self.template.lower().startswith(("http://", "https://")):
@@ -329,6 +337,11 @@ class Provider:
     def needs_key(self) -> bool:
         """Whether its URLs hold a key."""
         return "key" in map(_canonical, _fields(self.template))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """That a request needs: the login, if there is one; for the request only."""
+        return fetch.login_headers(self.login)
 
     def url(self, tile: TileId) -> str:
         """A tile's URL, with the key: for the request only.
@@ -489,7 +502,7 @@ def from_template(
         facts: Other attributes of Provider.
     """
     policy = policy_of(url)
-    host = urllib.parse.urlsplit(_without_fields(url)).hostname or url
+    host = urllib.parse.urlsplit(_without_fields(url)).hostname or fetch.redacted(url)
     fields = {_canonical(field) for field in _fields(url)}
     if kind is None:
         kind = "wms" if "bbox" in fields else "static" if "lat" in fields else "xyz"

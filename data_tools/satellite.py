@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossview.errors import CrossviewError, StoreError
+from crossview.errors import ContentError, CrossviewError, StoreError
 from crossview.frames import LocalFrame
 from crossview.tiles import TileId
-from data_tools import capabilities, downloads, galleries, providers, tile_plans
+from data_tools import capabilities, downloads, fetch, galleries, providers, tile_plans
 from data_tools import crops as gallery
 from data_tools.areas import Area, TileCover, cover_around
 from data_tools.crops import DEFAULT_OVERLAP, Crop, CropSize, WrittenCrop
@@ -411,13 +411,26 @@ def wmts_provider(url: str, layer: str | None = None, **facts: Any) -> Provider:
     """A layer of a WMTS, by the URL of its capabilities document.
 
     Args:
-        url: Of the document.
+        url: Of the document, or of the service; a login in it is used for tiles of the same server.
         layer: Its identifier; None where there is only one.
         facts: Attributes of Provider that replace the document's.
+
+    Raises:
+        ContentError: There is no such document; with the server's words.
     """
+    url, login = fetch.split_login(capabilities.document_url(url))
     with Client(providers.policy_of(url).rate_per_s) as client:
-        document = client.get(url).body
-    return providers.from_wmts(capabilities.wmts_layer(document, layer, url=url), **facts)
+        response = client.get(url, headers=fetch.login_headers(login))
+    if response.status != 200:
+        said = fetch.words(response.body, response.content_type)
+        raise ContentError(
+            f"{fetch.redacted(url)} is not the capabilities of a WMTS: status {response.status}."
+            + (f" The server says: {said}" if said else "")
+        )
+    described = capabilities.wmts_layer(response.body, layer, url=url)
+    if fetch.server_of(described.template) == fetch.server_of(url):
+        facts = {"login": login, **facts}
+    return providers.from_wmts(described, **facts)
 
 
 def origin_of(provider: Provider) -> Origin:

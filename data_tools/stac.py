@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossview.errors import ContentError, MissingExtraError, ProviderDownError
 from crossview.tiles import GeoBounds
+from data_tools import fetch
 from data_tools.areas import Area
 
 if TYPE_CHECKING:
@@ -97,9 +98,15 @@ def search(
         sources = {name: _source_of(catalogue, name) for name in sorted(_names(items.values()))}
         found = [image for item in items.values() for image in _images(item, asset, sources)]
     except APIError as error:
-        raise ProviderDownError(f"The STAC catalogue {url} does not answer: {error}") from error
+        raise ProviderDownError(
+            f"The STAC catalogue {fetch.redacted(url)} does not answer: "
+            f"{fetch.redacted(str(error))}"
+        ) from None
     except (STACError, KeyError, TypeError, ValueError, NotImplementedError) as error:
-        raise ContentError(f"{url} does not answer as a STAC catalogue: {error}") from error
+        raise ContentError(
+            f"{fetch.redacted(url)} does not answer as a STAC catalogue: "
+            f"{fetch.redacted(str(error))}"
+        ) from None
     return sorted(found, key=lambda image: image.date, reverse=True)[:max_images]
 
 

@@ -423,6 +423,122 @@ def test_a_secret_shows_itself_to_nobody():
         json.dumps({"key": secret})
 
 
+LOGIN = "bob:s3cr%40t@w0rd"
+"""The password is s3cr@t@w0rd: one @ is written as it should be, the other is not."""
+
+
+@pytest.mark.parametrize(
+    ("login", "token"),
+    [
+        (LOGIN, "Ym9iOnMzY3JAdEB3MHJk"),
+        ("b%C3%B6b:", "YsO2Yjo="),
+        ("only-a-token", "b25seS1hLXRva2VuOg=="),
+    ],
+)
+def test_a_login_in_a_url_is_told_in_a_header(login, token):
+    answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    with ScriptedServer(answer, answer) as server, quick_client(max_attempts=1) as client:
+        url = f"{server.root}/1/2@2x.png".replace("//", f"//{login}@", 1)
+        assert client.get(url).body == b"ok"
+        client.get(url, headers={"Authorization": "mine"})
+    assert server.requests[0].startswith("GET /1/2@2x.png HTTP/1.1")
+    assert f"Authorization: Basic {token}\r\n" in server.requests[0]
+    assert f"Host: {server.root[7:]}\r\n" in server.requests[0]
+    assert "Authorization: mine\r\n" in server.requests[1]
+
+
+@pytest.mark.parametrize("target", ["OTHER/x", "http://eve:pw@OTHER/x"])
+def test_a_login_does_not_follow_to_another_server(target):
+    answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    with ScriptedServer(answer) as other:
+        host = other.root.removeprefix("http://")
+        target = target.replace("OTHER", host if "eve" in target else other.root)
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n"
+        with ScriptedServer(moved) as server, quick_client(max_attempts=1) as client:
+            client.get(f"{server.root}/x".replace("//", f"//{LOGIN}@", 1))
+    assert "authorization" in server.requests[0].lower()
+    assert other.requests[0].startswith("GET /x ")
+    assert "authorization" not in other.requests[0].lower()
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", "reset", "stall", "truncated", "403", "429 for a while", "429 with seconds"]
+)
+def test_no_log_and_no_error_holds_a_password(fault, caplog, monkeypatch):
+    monkeypatch.setattr(fetch, "LONGEST_PAUSE_S", 500)
+    monkeypatch.setattr(fetch, "MAX_THROTTLES", 2)
+    caplog.set_level(logging.DEBUG)
+    with (
+        TileServer(faults={TILE: [fault] * 3}) as server,
+        quick_client(timeout_s=0.1, max_attempts=2) as client,
+        pytest.raises(DownloadError) as raised,
+    ):
+        client.get(address(server).replace("//", f"//{LOGIN}@", 1))
+    shown = "".join(traceback.format_exception(raised.value)) + caplog.text
+    # this file's own lines are in the traceback
+    shown = "\n".join(line for line in shown.splitlines() if "LOGIN" not in line)
+    assert server.root[7:] in shown
+    assert not any(part in shown for part in ("s3cr", "w0rd", "Ym9iOnMz"))
+
+
+@pytest.mark.parametrize("url", ["http://bob:s3cr/et@a.example/", "http://bob:s3cr#et@a.example/"])
+def test_a_password_that_ends_the_host_is_not_quoted(url):
+    with quick_client() as client, pytest.raises(ValueError, match="%2F") as raised:
+        client.get(url)
+    assert "s3cr" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "words"),
+    [
+        ("text/plain", "database  is\ngone", "database is gone"),
+        (
+            "application/vnd.ogc.se_xml",
+            '<?xml version="1.0"?><ServiceExceptionReport><ServiceException code="LayerNotDefined">'
+            "<![CDATA[No layer <roads>]]></ServiceException></ServiceExceptionReport>",
+            "No layer <roads>",
+        ),
+        (
+            "text/html; charset=utf-8",
+            "<!DOCTYPE html><style>p > a {}</style><p>Too &lt;many&gt;</p>",
+            "Too <many>",
+        ),
+    ],
+)
+def test_the_last_error_of_a_server_is_told_in_its_words(content_type, body, words):
+    reply = f"HTTP/1.1 503 No\r\nContent-Type: {content_type}\r\n\r\n{body}"
+    with ScriptedServer(reply, reply) as server, quick_client(max_attempts=2) as client:
+        with pytest.raises(ProviderDownError) as raised:
+            client.get(f"{server.root}/x")
+    assert f"status 503, in 2 attempts. The server says: {words}. Try later." in str(raised.value)
+
+
+def test_a_refusal_is_told_in_the_servers_words():
+    reply = "HTTP/1.1 403 No\r\nContent-Type: text/plain\r\n\r\nThe key has expired."
+    with ScriptedServer(reply) as server, quick_client() as client:
+        with pytest.raises(RefusedError, match=r"The server says: The key has expired\.$"):
+            client.get(f"{server.root}/x")
+
+
+def test_an_error_whose_page_does_not_come_is_still_that_error(monkeypatch):
+    reply = "HTTP/1.1 500 No\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\ngone"
+    with ScriptedServer(reply) as server, quick_client(max_attempts=1) as client:
+        with pytest.raises(ProviderDownError, match=r"status 500.*The server says: gone\. Try"):
+            client.get(f"{server.root}/x")
+    endless = reply.replace("99", "99999") + "x" * 50_000
+    with ScriptedServer(endless) as server, quick_client(max_attempts=1) as client:
+        with pytest.raises(ProviderDownError) as raised:
+            client.get(f"{server.root}/x")
+    assert len(str(raised.value)) < 600
+
+
+def test_redaction_finds_a_login_wherever_a_host_is():
+    assert fetch.redacted("http://a:b@c@d.example/1@2x") == "http://<key>@d.example/1@2x"
+    assert fetch.redacted("bob:secret@d.example does not") == "<key>@d.example does not"
+    path = "http://d.example/tms/1.0.0/layer@EPSG:3857@png/1/2/3.png"
+    assert fetch.redacted(path) == path
+
+
 def test_redaction_finds_known_keys_and_what_looks_like_one():
     Secret(KEY)
     url = "https://me:pass@example.org/a/b?x=1&access_token=tk.abc&apiKey=zzz&key=q&size=256"

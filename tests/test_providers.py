@@ -196,6 +196,27 @@ def test_a_key_pasted_into_a_template_does_not_reach_the_store(tmp_path):
     assert b"pasted" not in (tmp_path / "a.mbtiles").read_bytes()
 
 
+def test_a_login_in_a_template_is_a_header_and_nowhere_else(tmp_path):
+    template = "https://bob:pa%2Fss-w0rd@a.example/{z}/{x}/{y}"
+    provider = providers.from_template(template)
+    assert provider.headers == {"Authorization": "Basic Ym9iOnBhL3NzLXcwcmQ="}
+    assert provider.url(TILE) == "https://a.example/14/8298/5636"
+    assert (provider.name, provider.key_name) == ("a.example", "a_example")
+    with downloads.store_for(provider, tmp_path / "a.mbtiles") as store:
+        assert store.metadata["crossview_template"] == "https://a.example/{z}/{x}/{y}"
+        shown = [str(store.metadata), repr(provider), str(dataclasses.asdict(provider))]
+    shown.append((tmp_path / "a.mbtiles").read_bytes().decode("latin-1"))
+    assert not any(part in text for part in ("ss-w0rd", "Ym9iOnBh") for text in shown)
+    assert providers.from_template("https://a.example/{z}/{x}/{y}").headers == {}
+    wms = providers.from_wms("https://bob:pw@a.example/wms", "ortho")
+    assert (wms.headers["Authorization"], wms.name) == ("Basic Ym9iOnB3", "a.example")
+    with pytest.raises(ValueError, match="fields in a user name"):
+        providers.from_template("https://{key}:@a.example/{z}/{x}/{y}")
+    with pytest.raises(ValueError, match="http or https") as raised:
+        providers.from_template("bob:pw-of-bob@a.example/{z}/{x}/{y}")
+    assert "pw-of-bob" not in str(raised.value)
+
+
 def test_a_missing_key_is_said_before_anything_is_fetched(monkeypatch, tmp_path):
     monkeypatch.delenv("CROSSVIEW_MAPTILER_KEY", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -478,6 +499,29 @@ BOMB = (
 def test_entities_are_refused_before_they_are_expanded(content):
     with pytest.raises(ContentError, match="entities"):
         capabilities.wmts_layer(content)
+
+
+def test_an_exception_report_is_told_in_its_words():
+    report = (
+        '<ows:ExceptionReport xmlns:ows="http://www.opengis.net/ows/1.1" version="1.0.0">'
+        '<ows:Exception exceptionCode="MissingParameterValue" locator="service"><ows:ExceptionText>'
+        "No service was named</ows:ExceptionText></ows:Exception></ows:ExceptionReport>"
+    )
+    with pytest.raises(ContentError, match="an error: No service was named$"):
+        capabilities.wmts_layer(report.encode())
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://a.example/service", "http://a.example/service?SERVICE=WMTS&REQUEST=GetCapabilities"),
+        ("http://a.example/wmts?", "http://a.example/wmts?SERVICE=WMTS&REQUEST=GetCapabilities"),
+        ("http://a.example/1.0.0/WMTSCapabilities.xml", None),
+        ("http://a.example/wmts?key=abc", None),
+    ],
+)  # fmt: skip
+def test_a_services_capabilities_are_asked_for(url, expected):
+    assert capabilities.document_url(url) == (expected or url)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from pytest import approx
 from crossview import rasters, tiles
 from crossview.errors import DatasetError, MapError
 from crossview.manifest import Manifest
-from data_tools import downloads, galleries, providers, satellite, tile_plans
+from data_tools import capabilities, downloads, galleries, providers, satellite, tile_plans
 from data_tools.areas import Area
 from data_tools.cli import main
 from data_tools.points import Points
@@ -126,9 +127,10 @@ def test_xyz_tiles_become_a_mosaic_that_is_bit_exact_and_in_place(tmp_path, sour
     [
         ("--wmts", "/wmts/1.0.0/WMTSCapabilities.xml", "--layer", "aerial"),
         ("--wmts", "/service?SERVICE=WMTS&REQUEST=GetCapabilities&VERSION=1.0.0"),
+        ("--wmts", "/service", "--layer", "aerial"),
         ("--wms", "/service?", "--layer", "aerial", "--wms-format", "image/png"),
     ],
-    ids=["wmts restful", "wmts only layer", "wms"],
+    ids=["wmts restful", "wmts only layer", "wmts of a service's address", "wms"],
 )
 def test_other_services_of_a_real_server_give_the_same_pixels(tmp_path, source, mapproxy, service):
     kind, path, *options = service
@@ -138,6 +140,31 @@ def test_other_services_of_a_real_server_give_the_same_pixels(tmp_path, source, 
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert_is_the_source(out / "box.tif", source)
+
+
+def test_an_address_that_is_no_wmts_is_told_in_the_servers_words(tmp_path, mapproxy):
+    box = ("--box", *inner_box(), "--zoom", ZOOM, "--out", tmp_path / "o")
+    assert_refused("The server says: unknown WMTS request", *box, "--wmts",
+                   mapproxy + "/service?SERVICE=WMTS&REQUEST=GetNothing")  # fmt: skip
+    assert_refused("status 404", *box, "--wmts", mapproxy + "/nothing")
+
+
+def test_the_login_of_a_wmts_is_told_for_tiles_of_the_same_server_only(mapproxy, monkeypatch):
+    url = mapproxy.replace("//", "//bob:s3cret@") + "/service"
+    provider = satellite.wmts_provider(url)
+    assert provider.template.startswith(mapproxy)
+    assert provider.headers == {"Authorization": "Basic Ym9iOnMzY3JldA=="}
+    assert satellite.wmts_provider(mapproxy + "/service").headers == {}
+
+    def moved(document, layer, *, url):
+        described = capabilities.wmts_layer(document, layer, url=url)
+        return replace(described, template=described.template.replace("127.0.0.1", "b.example"))
+
+    monkeypatch.setattr(satellite, "capabilities", SimpleNamespace(
+        document_url=capabilities.document_url, wmts_layer=moved))  # fmt: skip
+    elsewhere = satellite.wmts_provider(url)
+    assert "b.example" in elsewhere.template
+    assert elsewhere.headers == {}
 
 
 def test_a_second_run_fetches_nothing(tmp_path, template):
