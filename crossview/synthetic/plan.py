@@ -59,13 +59,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything in a town, in metres around (0, 0)."""
+    """Everything in a town, in metres around (0, 0).
+
+    The marks are tags for points of the streets, the lines and the outlines of buildings
+    (crossings, gates, entrances); the places stand on their own.
+    """
 
     streets: tuple[Street, ...]
     buildings: tuple[Area, ...]
     areas: tuple[Area, ...]
     lines: tuple[Line, ...]
     places: tuple[Place, ...]
+    marks: tuple[Place, ...] = ()
 
 
 class Dice:
@@ -128,6 +133,20 @@ def dot(a: complex, b: complex) -> float:
 def unit(a: complex) -> complex:
     """The step of length 1 along a."""
     return a / abs(a)
+
+
+def direction(angle_rad: float) -> complex:
+    """The step of length 1 at an angle, counter-clockwise from east.
+
+    A power series instead of sine and cosine, whose last bit differs between machines.
+    """
+    turns = angle_rad / (2 * math.pi)
+    turns -= math.floor(turns + 0.5)
+    step, power, square = 1 + 0j, 1 + 0j, 2j * math.pi * turns
+    for k in range(1, 30):
+        power = power * square / k
+        step += power
+    return step
 
 
 def edges(ring: Sequence[complex]) -> list[tuple[complex, complex]]:

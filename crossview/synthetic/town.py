@@ -1,4 +1,4 @@
-"""A made-up town of about 400 x 400 m: as OpenStreetMap XML, and places in it to stand at."""
+"""A made-up town: as OpenStreetMap XML, with places in it to stand at and drives through it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,32 @@ import numpy as np
 from crossview import angles
 from crossview.frames import LocalFrame, Pose
 from crossview.osm import MADE_UP_GENERATOR
+from crossview.synthetic.cells import Buckets
+from crossview.synthetic.town_drives import drive
+from crossview.synthetic.growth import PATTERNS, check_size_m, grown_plan
 from crossview.synthetic.lots import FILLERS, Drawing, plant_along_streets
-from crossview.synthetic.plan import Area, Dice, Plan, Point, Street, Tags, distance_to_line_m
+from crossview.synthetic.plan import (
+    Area,
+    Dice,
+    Place,
+    Plan,
+    Point,
+    Street,
+    Tags,
+    distance_to_line_m,
+)
 from crossview.synthetic.streets import BLOCKS_PER_SIDE, Block, StreetNetwork
 
 ANCHOR_LAT_DEG = 50.0
 ANCHOR_LON_DEG = 8.0
 """Where the town is said to lie; in truth there are fields."""
 
+LATTICE = "lattice"
+LATTICE_SIZE_M = 370.0
+DEFAULT_SIZE_M = 700.0
+"""Of the towns of other patterns."""
+
+_VIEWPOINT_RADIUS_M = 140.0
 _LANDMARK_BLOCKS = ("park",) * 2 + ("court",) * 3 + ("offices",) * 4 + ("church",)
 _SPLIT_ABOVE_M = 78.0
 _BOUNDS_MARGIN_M = 10.0
@@ -35,27 +53,62 @@ class Town:
     Args:
         plan: What stands where, in the frame's metres.
         frame: The frame; its anchor is the middle of the town.
+        size_m: Side of the square that the town about fills.
     """
 
     plan: Plan
     frame: LocalFrame
+    size_m: float = LATTICE_SIZE_M
 
     @classmethod
     def from_seed(
-        cls, seed: int, *, lat_deg: float = ANCHOR_LAT_DEG, lon_deg: float = ANCHOR_LON_DEG
+        cls,
+        seed: int,
+        *,
+        pattern: str = LATTICE,
+        size_m: float | None = None,
+        lat_deg: float = ANCHOR_LAT_DEG,
+        lon_deg: float = ANCHOR_LON_DEG,
     ) -> Town:
         """The town of a seed; the same one on every machine.
 
-        Bent streets of different widths with lanes between them, on the blocks rows of houses,
-        gardens, courts, offices, a church and parks with a pond. No building overlaps another
-        (row houses share walls) or a carriageway.
+        Streets of different widths, and blocks between them: rows of houses, gardens, courts,
+        offices, a church, parks with a pond. No building overlaps another (row houses share
+        walls) or a carriageway.
+
+        The "lattice" is a small town of bent streets. The other patterns are of any size and hold
+        much more: a hierarchy of streets with dead ends, one-way streets and roundabouts,
+        footways, squares, often a river with bridges; slabs and towers, industry, schools,
+        allotments, cemeteries, pitches, car parks; roofs, fences, lamps, crossings, stops; tags
+        with the gaps that real maps have.
 
         Args:
             seed: A whole number from 0.
+            pattern: "lattice"; "grid", two families of parallel streets; "organic", curved
+                streets around a market place; "mixed", an organic core and districts of grids.
+            size_m: Side of the square that the town fills, before that is bent or turned; 300 to
+                2500, default 700. A lattice has its own.
             lat_deg: Latitude of the middle.
             lon_deg: Longitude of the middle.
+
+        Raises:
+            ValueError: There is no such pattern, or no town of that size.
         """
-        return cls(_town_plan(Dice(seed)), LocalFrame(lat_deg, lon_deg))
+        frame = LocalFrame(lat_deg, lon_deg)
+        if pattern == LATTICE:
+            if size_m is not None:
+                raise ValueError(
+                    f"size_m is {size_m}, but a lattice is always {LATTICE_SIZE_M:.0f} m wide. "
+                    f"Leave it out, or choose the pattern {', '.join(PATTERNS)}."
+                )
+            return cls(_town_plan(Dice(seed)), frame)
+        if pattern not in PATTERNS:
+            raise ValueError(
+                f"No street pattern is called {pattern!r}. There are: "
+                f"{', '.join((LATTICE, *PATTERNS))}."
+            )
+        side_m = check_size_m(DEFAULT_SIZE_M if size_m is None else size_m)
+        return cls(grown_plan(Dice(seed), pattern, side_m), frame, side_m)
 
     def to_osm_xml(self) -> bytes:
         """The town as an OSM file: what an export of a real one would hold.
@@ -77,7 +130,7 @@ class Town:
         seed: int,
         clearance_m: float = 4.0,
         heading_spread_deg: float = 30.0,
-        radius_m: float = 140.0,
+        radius_m: float | None = None,
     ) -> tuple[Pose, ...]:
         """Places on the centre lines of streets, looking along or oblique to them.
 
@@ -87,22 +140,29 @@ class Town:
             clearance_m: Least distance to any wall.
             heading_spread_deg: The heading is that of the street, one way or the other, plus a
                 uniform draw of up to this.
-            radius_m: Farthest from the middle of the town.
+            radius_m: Farthest from the middle of the town; default, 140 m for a lattice, and as
+                much more as another town is larger.
 
         Raises:
             ValueError: The town has no such place, or too few to find them by chance.
         """
+        if radius_m is None:
+            radius_m = _VIEWPOINT_RADIUS_M * self.size_m / LATTICE_SIZE_M
         dice = Dice(seed)
-        rings = [ring for area in self.plan.buildings for ring in (area.outer, *area.inner)]
-        walls = [(*ring, ring[0]) for ring in rings]
+        walls: Buckets[tuple[Point, ...]] = Buckets()
+        for area in self.plan.buildings:
+            for ring in (area.outer, *area.inner):
+                walls.add((*ring, ring[0]), [complex(*point) for point in ring], clearance_m)
+        segments = _segments(self.plan.streets)
+        total_m = math.fsum(abs(end - start) for start, end in segments)
         poses: list[Pose] = []
         for _ in range(count * _MAX_DRAWS_PER_VIEWPOINT):
             if len(poses) == count:
                 break
-            pose = _pose_on_street(dice, self.plan.streets, heading_spread_deg)
+            pose = _pose_on_street(dice, segments, total_m, heading_spread_deg)
             position = complex(pose.x_m, pose.y_m)
             if abs(position) <= radius_m and all(
-                distance_to_line_m(position, wall) >= clearance_m for wall in walls
+                distance_to_line_m(position, wall) >= clearance_m for wall in walls.at(position)
             ):
                 poses.append(pose)
         if len(poses) < count:
@@ -111,6 +171,30 @@ class Town:
                 f"and within {radius_m} m of the middle. Lower clearance_m or raise radius_m."
             )
         return tuple(poses)
+
+    def drive(self, seed: int, num_frames: int, spacing_m: float) -> tuple[Pose, ...]:
+        """A drive along the centre lines of connected streets, for a dataset with odometry.
+
+        One-way streets are kept to, nobody turns on the spot, corners are rounded, and known
+        streets are taken again only where there is no other way.
+
+        Args:
+            seed: Of the route.
+            num_frames: How many poses.
+            spacing_m: Between two of them, along the route.
+
+        Returns:
+            Poses in the order of the drive; headings are tangent to it.
+
+        Raises:
+            ValueError: Nothing to drive (no frame, no distance), or no route is long enough.
+        """
+        if num_frames < 1 or not 0 < spacing_m < math.inf:
+            raise ValueError(
+                f"A drive has one frame or more, some metres apart; got num_frames={num_frames} "
+                f"and spacing_m={spacing_m}."
+            )
+        return tuple(drive(self.plan.streets, Dice(seed), num_frames, spacing_m))
 
 
 def _town_plan(dice: Dice) -> Plan:
@@ -149,14 +233,22 @@ def _houses(dice: Dice) -> str:
     return "rows" if dice.chance(0.55) else "gardens"
 
 
-def _pose_on_street(dice: Dice, streets: Sequence[Street], heading_spread_deg: float) -> Pose:
-    """A uniform draw from all centre lines."""
-    segments = [
+def _segments(streets: Sequence[Street]) -> list[tuple[complex, complex]]:
+    return [
         (complex(*start), complex(*end))
         for street in streets
         for start, end in itertools.pairwise(street.line)
     ]
-    left_m = dice.between(0.0, math.fsum(abs(end - start) for start, end in segments))
+
+
+def _pose_on_street(
+    dice: Dice,
+    segments: Sequence[tuple[complex, complex]],
+    total_m: float,
+    heading_spread_deg: float,
+) -> Pose:
+    """A uniform draw from all centre lines, total_m long."""
+    left_m = dice.between(0.0, total_m)
     for start, end in segments:
         length_m = abs(end - start)
         if left_m <= length_m:
@@ -186,6 +278,8 @@ class _Document:
             self._add_way(line.line, line.tags)
         for area in (*town.plan.buildings, *town.plan.areas):
             self._add_area(area)
+        for mark in town.plan.marks:
+            self._mark(mark)
         for place in town.plan.places:
             self._add_node(place.point, place.tags)
 
@@ -205,6 +299,13 @@ class _Document:
         self._points.append(point)
         self._node_tags.append(tags)
         return len(self._points)
+
+    def _mark(self, mark: Place) -> None:
+        """Give tags to a node of the ways."""
+        if mark.point not in self._shared:
+            raise RuntimeError(f"{mark} is on no way of the town.")
+        node = self._shared[mark.point]
+        self._node_tags[node - 1] = {**self._node_tags[node - 1], **mark.tags}
 
     def _add_way(self, points: Iterable[Point], tags: Tags) -> int:
         nodes = []
