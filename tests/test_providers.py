@@ -507,7 +507,7 @@ def test_an_exception_report_is_told_in_its_words():
         '<ows:Exception exceptionCode="MissingParameterValue" locator="service"><ows:ExceptionText>'
         "No service was named</ows:ExceptionText></ows:Exception></ows:ExceptionReport>"
     )
-    with pytest.raises(ContentError, match="an error: No service was named$"):
+    with pytest.raises(ContentError, match=r"an error: No service was named$"):
         capabilities.wmts_layer(report.encode())
 
 
