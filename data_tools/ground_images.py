@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from crossview import angles, photos
+import numpy as np
+
+from crossview import angles, manifest_schema, photos
 from crossview.cameras import Pinhole
 from crossview.errors import DatasetError, PhotoError
+from data_tools.points import require_places
 
 if TYPE_CHECKING:
     from data_tools.gpx_tracks import Track
+
+Kind = Literal["photo", "panorama"]
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -49,10 +55,11 @@ class GroundImage:
         licence: Of this image, or "".
         attribution: Who must be named, or "".
         source: Where it came from, such as mapillary:ID.
+        is_assumed_sphere: Whether nothing but its shape says that it is a panorama.
     """
 
     image_id: str
-    kind: Literal["photo", "panorama"] = "photo"
+    kind: Kind = "photo"
     path: Path | None = None
     url: str = ""
     lat_deg: float | None = None
@@ -70,6 +77,7 @@ class GroundImage:
     licence: str = ""
     attribution: str = ""
     source: str = ""
+    is_assumed_sphere: bool = False
 
     def __post_init__(self) -> None:
         if (self.lat_deg is None) != (self.lon_deg is None):
@@ -94,21 +102,30 @@ class Skipped:
 
 
 def images_in_folder(
-    folder: str | Path, *, focal_px: float | None = None, ignore_gps: bool = False
+    folder: str | Path,
+    *,
+    focal_px: float | None = None,
+    ignore_gps: bool = False,
+    kind: Kind | None = None,
 ) -> tuple[list[GroundImage], list[Skipped]]:
     """The JPEG and PNG files below a folder, by name, with what they say of themselves.
 
     A file is a panorama where GPano tags say so, or where it is twice as wide as high and has no
-    focal length. EXIF orientation becomes roll, as pixels are taken as they are stored.
+    focal length, which is an assumption (GroundImage.is_assumed_sphere). EXIF orientation becomes
+    roll, as pixels are taken as they are stored. Symbolic links out of the folder are skipped: a
+    manifest's paths do not leave its root.
 
     Args:
         folder: The folder.
         focal_px: Focal length in pixels of photos that do not say theirs.
         ignore_gps: Leave out the positions and compasses of the files.
+        kind: What all of them are, whatever they say.
 
     Raises:
         DatasetError: There is no image.
+        ValueError: focal_px is not positive.
     """
+    _require_focal(focal_px)
     folder = Path(folder)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
     if not paths:
@@ -117,15 +134,43 @@ def images_in_folder(
     for i, path in enumerate(paths):
         name = path.relative_to(folder).as_posix()
         try:
-            image = image_from_file(path, name, focal_px=focal_px, ignore_gps=ignore_gps)
+            require_below(path, folder)
+            image = image_from_file(path, name, focal_px=focal_px, ignore_gps=ignore_gps, kind=kind)
             found.append(replace(image, order=i))
         except (PhotoError, ValueError) as error:
             skipped.append(Skipped(name, str(error)))
     return found, skipped
 
 
+def _require_focal(focal_px: float | None) -> None:
+    if focal_px is not None and not 0 < focal_px < math.inf:
+        raise ValueError(f"A focal length is a positive number of pixels, got {focal_px}.")
+
+
+def require_below(path: Path, folder: Path) -> None:
+    """Refuse a file that is not below a folder, by a symbolic link that leads out of it.
+
+    Raises:
+        PhotoError: It does.
+    """
+    try:
+        target = path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise PhotoError(f"{path.name} is a symbolic link that leads nowhere ({error}).") from error
+    if not target.is_relative_to(folder.resolve()):
+        raise PhotoError(
+            f"{path.name} leads out of {folder}, to {target}. Copy the file, or name a folder that "
+            "holds both."
+        )
+
+
 def image_from_file(
-    path: Path, image_id: str, *, focal_px: float | None = None, ignore_gps: bool = False
+    path: Path,
+    image_id: str,
+    *,
+    focal_px: float | None = None,
+    ignore_gps: bool = False,
+    kind: Kind | None = None,
 ) -> GroundImage:
     """One image file with what it says of itself (see images_in_folder).
 
@@ -147,12 +192,19 @@ def image_from_file(
         taken=tags.taken,
     )
     known_px = tags.focal_px if tags.focal_px is not None else focal_px
-    is_sphere = tags.width_px == 2 * tags.height_px and tags.focal_px is None
-    if tags.panorama is not None or is_sphere:
+    is_assumed = (
+        kind is None
+        and tags.panorama is None
+        and tags.width_px == 2 * tags.height_px
+        and tags.focal_px is None
+    )
+    if kind is None:
+        kind = "panorama" if is_assumed or tags.panorama is not None else "photo"
+    if kind == "panorama":
         heading_deg = tags.panorama.heading_deg if tags.panorama is not None else None
         if heading_deg is not None:
             image = replace(image, heading_deg=heading_deg, magnetic_heading_deg=None)
-        return replace(image, kind="panorama")
+        return replace(image, kind=kind, is_assumed_sphere=is_assumed)
     if tags.orientation not in _ROLL_DEG:
         raise PhotoError(f"{image_id} is stored as a mirror image (EXIF orientation).")
     if known_px is None:
@@ -177,35 +229,61 @@ _CSV_NUMBERS = (
     "roll_deg", "height_m",
 )  # fmt: skip
 _CSV_TEXTS = ("sequence_id", "licence", "attribution", "source")
-CSV_COLUMNS = ("image", "time_utc", "order", "focal_px", *_CSV_NUMBERS, *_CSV_TEXTS)
+CSV_COLUMNS = ("image", "kind", "time_utc", "order", "focal_px", *_CSV_NUMBERS, *_CSV_TEXTS)
+_CSV_CHECKED = {
+    column.name: column
+    for column in manifest_schema.SCHEMA["views"]
+    if column.name in ("kind", "accuracy_m", "pitch_deg", "roll_deg", "height_m")
+}
+"""Columns that the manifest would refuse later, by a row that nobody wrote."""
 
 
 def images_in_csv(
-    path: str | Path, folder: str | Path | None = None, *, focal_px: float | None = None
+    path: str | Path,
+    folder: str | Path | None = None,
+    *,
+    focal_px: float | None = None,
+    kind: Kind | None = None,
 ) -> tuple[list[GroundImage], list[Skipped]]:
     """The images of a CSV file with one row each.
 
-    What the table says wins over what the files say; an empty cell leaves it to the file.
+    What the table says wins over what the files say; an empty cell leaves it to the file. An image
+    with a cell focal_px is no panorama by its shape alone.
 
     Args:
         path: The table: a column `image` and any of CSV_COLUMNS (headings clockwise from true
             north, times ISO 8601 with an offset); lat and lon are taken for lat_deg and lon_deg.
         folder: Where image paths begin; by default where the table lies.
         focal_px: As in images_in_folder.
+        kind: As in images_in_folder, of rows whose cell is empty.
 
     Raises:
-        DatasetError: The table cannot be read; the message names row and column.
+        DatasetError: The table cannot be read, or names an image twice; the message names row and
+            column.
+        ValueError: focal_px is not positive.
     """
+    _require_focal(focal_px)
     path = Path(path)
     folder = path.parent if folder is None else Path(folder)
     found, skipped = [], []
+    row_of: dict[str, int] = {}
     for i, (row, cells) in enumerate(_csv_rows(path)):
-        values = _csv_values(f"{path.name} row {row}", cells)
-        name, focal = values.pop("image"), values.pop("focal_px", focal_px)
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise DatasetError(f"{path.name} row {row}: {name!r} leads out of {folder}.")
+        place = f"{path.name} row {row}"
+        values = _csv_values(place, cells)
+        name, focal = values.pop("image"), values.pop("focal_px", None)
+        normal = os.path.normpath(name)
+        if Path(normal).is_absolute() or os.pardir in Path(normal).parts:
+            raise DatasetError(f"{place}: {name!r} leads out of {folder}.")
+        first = row_of.setdefault(normal, row)
+        if first != row:
+            raise DatasetError(f"{place}, column image: {name!r} is in row {first} already.")
         try:
-            image = image_from_file(folder / name, name, focal_px=focal)
+            require_below(folder / name, folder)
+            image = image_from_file(
+                folder / name, name, focal_px=focal or focal_px, kind=values.pop("kind", kind)
+            )
+            if image.is_assumed_sphere and focal is not None:
+                image = image_from_file(folder / name, name, focal_px=focal, kind="photo")
             found.append(replace(image, **{"order": i, **values}))
         except (PhotoError, ValueError) as error:
             skipped.append(Skipped(name, str(error)))
@@ -252,9 +330,9 @@ def placed_on_track(
             for i in images
             if i.taken is not None and (clock_ahead_s is not None or i.taken.tzinfo is not None)
         ]
-        between = (
-            f"{min(times):%Y-%m-%d %H:%M:%S} to {max(times):%H:%M:%S} UTC" if times else "none"
-        )
+        between = "none"
+        if times:
+            between = f"{min(times):%Y-%m-%d %H:%M:%S} to {max(times):%Y-%m-%d %H:%M:%S} UTC"
         raise DatasetError(
             f"No image is on the track. Its times: {track.first:%Y-%m-%d %H:%M:%S} to "
             f"{track.last:%Y-%m-%d %H:%M:%S} UTC; those of the images: {between}. If the camera's "
@@ -331,13 +409,29 @@ def _csv_values(place: str, cells: Mapping[str, str]) -> dict[str, Any]:
                 values[name] = int(cell)
             elif name == "time_utc":
                 values["taken"] = datetime.fromisoformat(cell)
-            elif name in _CSV_TEXTS:
+            elif name in (*_CSV_TEXTS, "kind"):
                 values[name] = cell
         except ValueError as error:
             raise DatasetError(f"{place}, column {name}: {cell!r} is not possible.") from error
+        checked = _CSV_CHECKED.get(name)
+        if checked is not None and not checked.valid(values[name]):
+            raise DatasetError(
+                f"{place}, column {name}: {cell!r} is not possible; expected {checked.expected}."
+            )
+    _require_position(f"{place} ({cells['image']})", values)
+    return values
+
+
+def _require_position(place: str, values: Mapping[str, Any]) -> None:
+    """Refuse half a position, one that is none, and a focal length that is none."""
     if ("lat_deg" in values) != ("lon_deg" in values):
         raise DatasetError(f"{place}: a position has a latitude and a longitude, or neither.")
-    return values
+    try:
+        _require_focal(values.get("focal_px"))
+        if "lat_deg" in values:
+            require_places(np.array([values["lat_deg"]]), np.array([values["lon_deg"]]))
+    except ValueError as error:
+        raise DatasetError(f"{place}: {error}") from error
 
 
 def _finite(text: str) -> float:

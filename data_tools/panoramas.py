@@ -24,7 +24,7 @@ from crossview.cameras import Equirectangular, Pinhole
 from crossview.errors import DatasetError, ManifestError, OutOfRegionError, PhotoError
 from crossview.frames import LocalFrame
 from crossview.manifest import Manifest
-from data_tools.ground_images import GroundImage, Skipped
+from data_tools.ground_images import GroundImage, Skipped, require_below
 
 IMAGES = "images"
 JPEG_QUALITY = 95
@@ -81,12 +81,14 @@ class PhotoDataset:
         skipped: Images that could not be used.
         num_magnetic: Views whose only heading is a magnetic one, which is kept and not used.
         num_unplaced: Views without a position.
+        num_assumed_spheres: Images whose shape alone says that they are panoramas.
     """
 
     manifest: Manifest
     skipped: tuple[Skipped, ...]
     num_magnetic: int
     num_unplaced: int
+    num_assumed_spheres: int
 
 
 def require_free(out: Path, *, overwrite: bool = False) -> None:
@@ -144,7 +146,7 @@ def write_photos(
     writer = _Writer(root, crops, blur) if makes else _InPlace(root)
     views: list[dict[str, Any]] = []
     cameras: dict[str, dict[str, Any]] = {}
-    anchors = _Regions(region)
+    anchors, num_assumed = _Regions(region), 0
     for image in console.progress(images, total=len(images), unit="image"):
         try:
             made = list(writer.views(image))
@@ -152,6 +154,7 @@ def write_photos(
             lost.append(Skipped(image.image_id, str(error)))
             continue
         place = anchors.of(image)
+        num_assumed += bool(made) and image.is_assumed_sphere
         for view, camera in made:
             cameras.setdefault(camera["camera_id"], camera)
             views.append({**_row(image, licence), "region": place, **view})
@@ -175,6 +178,7 @@ def write_photos(
         skipped=tuple(lost),
         num_magnetic=int((unknown & manifest.views["magnetic_heading_deg"].notna()).sum()),
         num_unplaced=int(manifest.views["lat_deg"].isna().sum()),
+        num_assumed_spheres=num_assumed,
     )
 
 
@@ -227,6 +231,7 @@ class _InPlace:
     def views(self, image: GroundImage) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """The columns of one view, and its camera."""
         path = _file_of(image)
+        require_below(path, self.root)
         width_px, height_px = photos.decoded_size(path)
         camera = _camera_row(image.camera, width_px, height_px)
         relative = path.resolve().relative_to(self.root.resolve()).as_posix()

@@ -145,11 +145,20 @@ def test_a_table_wins_over_the_files_and_an_empty_cell_does_not(tmp_path):
         ("image,lat,lon\na.jpg,3\n", r"t\.csv row 2: 2 cells, and the header has 3"),
         ("image,lat,lon\na.jpg,x,3\n", r"t\.csv row 2, column lat_deg: 'x' is not possible"),
         ("image,lat,lon\na.jpg,nan,3\n", "column lat_deg: 'nan'"),
-        ("image,lat,lon\na.jpg,,3\n", "row 2: a position has a latitude and a longitude"),
+        (
+            "image,lat,lon\na.jpg,,3\n",
+            r"row 2 \(a\.jpg\): a position has a latitude and a longitude",
+        ),
         ("image,time\na.jpg,noon\n", "column time_utc: 'noon'"),
         ("image,lat,lon\n../a.jpg,1,2\n", "'../a.jpg' leads out of"),
         ("image\n/etc/hosts\n", "leads out of"),
+        ("image\na/../../a.jpg\n", "leads out of"),
         ("", "not a CSV file"),
+        ("image\na.jpg\n./a.jpg\n", r"t\.csv row 3, column image: '\./a\.jpg' is in row 2"),
+        ("image,kind\na.jpg,sphere\n", r"row 2, column kind: 'sphere'.*photo or panorama"),
+        ("image,pitch_deg\na.jpg,91\n", r"t\.csv row 2, column pitch_deg: '91'.*-90 to 90"),
+        ("image,accuracy_m\na.jpg,0\n", r"row 2, column accuracy_m: '0'.*above 0"),
+        ("image,focal_px\na.jpg,-3\n", r"t\.csv row 2 \(a\.jpg\): A focal length is a positive"),
     ],
 )
 def test_a_wrong_table_names_row_and_column(tmp_path, text, message):
@@ -157,6 +166,69 @@ def test_a_wrong_table_names_row_and_column(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DatasetError, match=message):
         images_in_csv(tmp_path / "t.csv")
+
+
+# ---------------------------------------------------------------- wide images and links
+
+
+def test_an_image_twice_as_wide_as_high_is_what_it_is_said_to_be(tmp_path):
+    fake.write_jpeg(tmp_path / "wide.jpg", fake.plain_image(80, 40))
+    fake.write_png(tmp_path / "tagged.png", fake.plain_image(80, 40), xmp=GPANO)
+    fake.phone_photo(tmp_path / "phone.jpg")
+
+    def kinds(images):
+        return {i.image_id: (i.kind, i.is_assumed_sphere) for i in images}
+
+    found, _ = images_in_folder(tmp_path)
+    assert kinds(found) == {
+        "phone.jpg": ("photo", False),
+        "tagged.png": ("panorama", False),
+        "wide.jpg": ("panorama", True),
+    }
+    photos_alone, _ = images_in_folder(tmp_path, kind="photo", focal_px=33.0)
+    assert {i.kind for i in photos_alone} == {"photo"}
+    assert next(i for i in photos_alone if i.image_id == "wide.jpg").camera.fx == 33.0
+    (skipped,) = images_in_folder(tmp_path / ".", kind="photo")[1][-1:]
+    assert (skipped.image_id, "--focal-px" in skipped.reason) == ("wide.jpg", True)
+    table = tmp_path / "t.csv"
+    for row, expected in (
+        ("wide.jpg,photo,33", ("photo", False)),
+        ("wide.jpg,,33", ("photo", False)),
+        ("wide.jpg,panorama,", ("panorama", False)),
+        ("wide.jpg,,", ("panorama", True)),
+        ("tagged.png,,33", ("panorama", False)),
+    ):
+        table.write_text(f"image,kind,focal_px\n{row}\n")
+        (image,), _ = images_in_csv(table)
+        assert (image.kind, image.is_assumed_sphere) == expected, row
+
+
+@pytest.mark.parametrize("focal_px", [-3.0, 0.0, float("nan")])
+def test_an_impossible_focal_length_is_refused_whether_it_is_needed_or_not(tmp_path, focal_px):
+    fake.write_jpeg(tmp_path / "wide.jpg", fake.plain_image(80, 40))
+    (tmp_path / "t.csv").write_text("image\nwide.jpg\n")
+    with pytest.raises(ValueError, match="a positive number of pixels"):
+        images_in_folder(tmp_path, focal_px=focal_px)
+    with pytest.raises(ValueError, match="a positive number of pixels"):
+        images_in_csv(tmp_path / "t.csv", focal_px=focal_px)
+
+
+def test_links_out_of_the_folder_and_in_circles_are_skipped_and_those_within_are_files(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    fake.phone_photo(folder / "a.jpg")
+    fake.phone_photo(tmp_path / "elsewhere.jpg")
+    (folder / "out.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (folder / "gone.jpg").symlink_to("nothing.jpg")
+    (folder / "within.jpg").symlink_to("a.jpg")
+    (folder / "t.csv").write_text("image\na.jpg\nout.jpg\ncircle.jpg\ngone.jpg\nwithin.jpg\n")
+    for found, skipped in (images_in_folder(folder), images_in_csv(folder / "t.csv")):
+        assert sorted(image.image_id for image in found) == ["a.jpg", "within.jpg"]
+        reasons = {one.image_id: one.reason for one in skipped}
+        assert set(reasons) == {"out.jpg", "circle.jpg", "gone.jpg"}
+        assert "leads out of" in reasons["out.jpg"]
+        assert str(tmp_path / "elsewhere.jpg") in reasons["out.jpg"]
 
 
 # ---------------------------------------------------------------- tracks
@@ -288,6 +360,14 @@ def test_photos_that_cannot_be_placed_are_skipped_with_the_reason():
 
 def test_a_clock_that_is_hours_off_is_suspected_and_said():
     with pytest.raises(
-        DatasetError, match=r"12:00:00 to .*12:00:10 UTC; .*14:00:05.*--clock-ahead-s"
+        DatasetError,
+        match=r"12:00:00 to .*12:00:10 UTC; .*2024-06-01 14:00:05 to 2024-06-02 02:00:05 UTC.*"
+        "--clock-ahead-s",
     ):
-        placed_on_track([photo("a", NOON + timedelta(hours=2, seconds=5))], TRACK)
+        placed_on_track(
+            [
+                photo(name, NOON + timedelta(hours=h, seconds=5))
+                for name, h in (("a", 2), ("b", 14))
+            ],
+            TRACK,
+        )

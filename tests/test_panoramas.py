@@ -194,6 +194,12 @@ def test_crops_of_a_panorama_without_a_heading_are_no_rig(tmp_path):
     assert manifest.views["magnetic_heading_deg"].tolist() == [350, 80, 170, 260]
 
 
+def test_crops_of_a_panorama_without_a_position_are_a_rig(tmp_path):
+    image = panorama(tmp_path / "in" / "p.png", 30.0, lat_deg=None, lon_deg=None)
+    rig = write(tmp_path, [image], crops=Crops(4, 90.0, 16)).manifest.rig("p")
+    assert [mount.heading_deg for mount in rig.mounts] == pytest.approx([0, 90, 180, 270])
+
+
 def test_photos_beside_panoramas_that_are_cut_are_copied(tmp_path):
     images = [photo(tmp_path / "in" / "a.png"), panorama(tmp_path / "in" / "p.png")]
     manifest = write(tmp_path, images, crops=Crops(4, 90.0, 16)).manifest
@@ -270,6 +276,60 @@ def test_a_folder_becomes_a_manifest_and_magnetic_headings_are_said(tmp_path):
     assert Manifest.load(out).views["heading_deg"].tolist() == [6]
 
 
+def test_a_declination_that_nothing_needs_is_said(tmp_path):
+    (tmp_path / "in").mkdir()
+    fake.phone_photo(tmp_path / "in" / "a.jpg", gps={**fake.PLACE, 16: "T", 17: 350.0})
+    result = run("folder", tmp_path / "in", "--out", tmp_path / "out", "--declination-deg", 16)
+    assert result.exit_code == 0
+    assert "--declination-deg changes nothing" in result.stderr
+    assert Manifest.load(tmp_path / "out").views["heading_deg"].tolist() == [350]
+
+
+def test_images_taken_for_panoramas_by_their_shape_are_counted_and_can_be_photos(tmp_path):
+    save(tmp_path / "in" / "a.png", fake.plain_image(80, 40))
+    save(tmp_path / "in" / "b.png", fake.plain_image(80, 40))
+    command = ("folder", tmp_path / "in", "--out", tmp_path / "out", "--json")
+    result = run(*command)
+    assert json.loads(result.stdout)["assumed_panoramas"] == 2
+    assert "2 images are twice as wide as high" in result.stderr
+    result = run(*command, "--overwrite", "--kind", "photo", "--focal-px", 50)
+    assert (result.exit_code, json.loads(result.stdout)["assumed_panoramas"]) == (0, 0)
+    assert "twice as wide" not in result.stderr
+    assert set(Manifest.load(tmp_path / "out").views["kind"]) == {"photo"}
+    assert "twice as wide" not in run(*command, "--overwrite", "--kind", "panorama").stderr
+
+
+def test_a_photo_is_no_panorama_because_somebody_says_so(tmp_path):
+    save(tmp_path / "in" / "a.png", fake.plain_image(40, 30))
+    save(tmp_path / "in" / "b.png", fake.plain_image(80, 40))
+    result = run("folder", tmp_path / "in", "--out", tmp_path / "out", "--kind", "panorama")
+    assert result.exit_code == 1
+    assert "Skipped a.png: " in result.stderr
+    assert len(Manifest.load(tmp_path / "out").views) == 1
+
+
+def test_a_link_out_of_the_folder_is_skipped_and_the_rest_is_written(tmp_path):
+    fake.phone_photo(save(tmp_path / "in" / "a.jpg", fake.plain_image(4, 4)))
+    fake.phone_photo(tmp_path / "b.jpg")
+    (tmp_path / "in" / "b.jpg").symlink_to(tmp_path / "b.jpg")
+    result = run("folder", tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Skipped b.jpg: b.jpg leads out of" in result.stderr
+    assert Manifest.load(tmp_path / "out").views["view_id"].tolist() == ["a.jpg"]
+    image = photo(tmp_path / "elsewhere" / "c.png")
+    with pytest.raises(DatasetError, match=r"c: c\.png leads out of"):
+        write_photos([image], tmp_path / "none", image_root=tmp_path / "in", **TERMS)
+
+
+def test_two_rows_for_one_image_name_the_table_that_was_given(tmp_path):
+    fake.phone_photo(tmp_path / "a.jpg")
+    (tmp_path / "t.csv").write_text("image\na.jpg\na.jpg\n")
+    result = run("csv", tmp_path / "t.csv", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "t.csv row 3, column image: 'a.jpg' is in row 2 already" in result.stderr
+    assert "views.csv" not in result.stderr
+
+
 def test_a_walk_is_placed_on_its_track_and_the_rest_is_counted(tmp_path):
     (tmp_path / "in").mkdir()
     for name, second in (("a", 2), ("b", 55)):
@@ -305,7 +365,10 @@ def test_a_table_becomes_a_manifest(tmp_path):
     [
         (["--blur", "nowhere:hide"], "cannot be imported"),
         (["--blur", "numpy"], "expected MODULE:FUNCTION"),
-        (["--clock-ahead-s", "5"], "--clock-ahead-s is for --gpx"),
+        (["--clock-ahead-s", "5"], "--clock-ahead-s needs --gpx"),
+        (["--max-gap-s", "5"], "--max-gap-s needs --gpx"),
+        (["--crop-px", "5"], "--crop-px needs --crops"),
+        (["--focal-px", "-3"], "expected a positive number, got -3"),
     ],
 )
 def test_wrong_options_are_said(tmp_path, arguments, message):

@@ -333,6 +333,23 @@ def test_a_manifest_that_is_there_is_noticed_before_anything_is_asked(server, tm
     assert server.requests
 
 
+def test_the_place_is_a_box_or_a_radius_around_points(server, tmp_path):
+    for number, lat_deg in ((1, 48.85), (2, 48.8505), (3, 48.852)):
+        server.add_mapillary(number, 2.34, lat_deg)
+    (tmp_path / "walk.csv").write_text("lat,lon\n48.8500,2.34\n48.8503,2.34\n")
+    api = ("--rate", 500, "--api-url", f"{server.url}/graph")
+    for i, place in enumerate([("--points", tmp_path / "walk.csv"), ("--around", 48.8502, 2.34)]):
+        out = tmp_path / f"m{i}"
+        result = run("mapillary", "--out", out, *place, "--radius-m", 40, *api,
+                     CROSSVIEW_MAPILLARY_KEY=fake.TOKEN)  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert set(Manifest.load(out).views["source"]) == {"mapillary:1", "mapillary:2"}
+    result = run("panoramax", "--out", tmp_path / "m", *api)
+    assert (result.exit_code, "--around or --points with --radius-m" in result.stderr) == (2, True)
+    result = run("panoramax", "--out", tmp_path / "m", "--around", 48.85, 2.34, *api)
+    assert (result.exit_code, "--around needs --radius-m" in result.stderr) == (2, True)
+
+
 def test_without_a_token_the_variable_is_named(server, tmp_path):
     result = run("mapillary", "--box", *BOX, "--out", tmp_path / "m", CROSSVIEW_MAPILLARY_KEY="",
                  XDG_CONFIG_HOME=str(tmp_path))  # fmt: skip

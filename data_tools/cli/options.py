@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PLACES = ("box", "around", "points", "area", "place")
 """Options that name a place."""
 
+PLACE_OPTIONS = (*PLACES, "radius_m", "geocoder_url")
+"""Parameters that place_options gives a command."""
+
 PLACE = "A place: --box, --around or --points with --radius-m, --area, or --place"
 
 PLACE_NEEDS: Mapping[str, tuple[str, ...]] = {

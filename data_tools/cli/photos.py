@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import json
 import logging
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crossview import console
+from data_tools.cli import options
 
 if TYPE_CHECKING:
     from crossview.tiles import GeoBounds
-    from data_tools.ground_images import GroundImage, Skipped
+    from data_tools.ground_images import GroundImage, Kind, Skipped
+    from data_tools.panoramas import PhotoDataset
     from data_tools.photo_services import PhotoService
 
 ORIGINALS = "originals"
@@ -26,6 +27,15 @@ ORIGINALS = "originals"
 
 LISTED = 10
 """Skipped images that are named on stderr; --json names all."""
+
+_NEEDS = {
+    **options.PLACE_NEEDS,
+    "clock_ahead_s": ("gpx",),
+    "max_gap_s": ("gpx",),
+    "crop_fov_deg": ("num_crops",),
+    "crop_px": ("num_crops",),
+}
+"""What options need so that they do something."""
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -39,7 +49,7 @@ def command() -> None:
 
 def _output_options(function: Callable[..., None]) -> Callable[..., None]:
     """What all sources have in common."""
-    options = [
+    listed = [
         click.option("--out", required=True, type=click.Path(path_type=Path),
                      help="The manifest's folder."),
         click.option("--name", help="Of the dataset; default: the folder's name."),
@@ -49,14 +59,15 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
                      "true ones. Without it they are kept and not used."),
         click.option("--crops", "num_crops", type=click.IntRange(1), metavar="N",
                      help="Cut each panorama into N perspective views."),
-        click.option("--crop-fov-deg", type=float, default=90.0, show_default=True),
+        click.option("--crop-fov-deg", default=90.0, show_default=True,
+                     type=click.FloatRange(0, 180, min_open=True, max_open=True)),
         click.option("--crop-px", type=click.IntRange(1), default=1024, show_default=True),
         click.option("--blur", metavar="MODULE:FUNCTION",
                      help="Hides faces and number plates: a function from image to image."),
         click.option("--overwrite", is_flag=True, help="Replace a manifest that is there."),
         click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
     ]  # fmt: skip
-    for option in reversed(options):
+    for option in reversed(listed):
         function = option(function)
     return function
 
@@ -64,19 +75,28 @@ def _output_options(function: Callable[..., None]) -> Callable[..., None]:
 _licence = click.option("--licence", default="", help="Of the photos, such as CC-BY-SA-4.0.")
 _attribution = click.option("--attribution", default="", help="Who must be named.")
 _focal = click.option(
-    "--focal-px", type=float, help="Focal length of photos that do not say theirs."
+    "--focal-px",
+    type=float,
+    callback=options.positive,
+    help="Focal length of photos that do not say theirs.",
+)
+_kind = click.option(
+    "--kind",
+    type=click.Choice(["photo", "panorama"]),
+    help="What all images are. Default: panoramas are those with tags that say so, and those "
+    "twice as wide as high without a focal length.",
 )
 
 
 def _track_options(function: Callable[..., None]) -> Callable[..., None]:
-    options = [
+    listed = [
         click.option("--gpx", type=_FILE, help="Place photos on this track by their time."),
         click.option("--clock-ahead-s", type=float,
                      help="How far the camera's clock is ahead of UTC, time zone included."),
-        click.option("--max-gap-s", type=float, default=10.0, show_default=True,
+        click.option("--max-gap-s", type=click.FloatRange(0), default=10.0, show_default=True,
                      help="Longest gap of the track that is bridged."),
     ]  # fmt: skip
-    for option in reversed(options):
+    for option in reversed(listed):
         function = option(function)
     return function
 
@@ -86,6 +106,7 @@ def _track_options(function: Callable[..., None]) -> Callable[..., None]:
 @_licence
 @_attribution
 @_focal
+@_kind
 @click.option("--ignore-gps", is_flag=True, help="Do not believe positions and compasses in files.")
 @_track_options
 @_output_options
@@ -94,6 +115,7 @@ def folder(
     licence: str,
     attribution: str,
     focal_px: float | None,
+    kind: Kind | None,
     ignore_gps: bool,
     gpx: Path | None,
     clock_ahead_s: float | None,
@@ -103,7 +125,8 @@ def folder(
     """The JPEG and PNG files below SOURCE, with what their EXIF and XMP say."""
     from data_tools.ground_images import images_in_folder
 
-    images, skipped = images_in_folder(source, focal_px=focal_px, ignore_gps=ignore_gps)
+    options.require_needed(_NEEDS)
+    images, skipped = images_in_folder(source, focal_px=focal_px, ignore_gps=ignore_gps, kind=kind)
     images, lost = _on_track(images, gpx, clock_ahead_s, max_gap_s)
     _fail_if(_write(images, [*skipped, *lost], source, licence, attribution, **output))
 
@@ -114,6 +137,7 @@ def folder(
 @_licence
 @_attribution
 @_focal
+@_kind
 @_track_options
 @_output_options
 def from_csv(
@@ -122,88 +146,75 @@ def from_csv(
     licence: str,
     attribution: str,
     focal_px: float | None,
+    kind: Kind | None,
     gpx: Path | None,
     clock_ahead_s: float | None,
     max_gap_s: float,
     **output: Any,
 ) -> None:
-    """The images of a CSV TABLE: `image`, and any of lat_deg, lon_deg, heading_deg, time_utc ..."""
+    """The images of a CSV TABLE.
+
+    Its columns: `image`, and any of kind, lat_deg, lon_deg, heading_deg, time_utc, focal_px ...
+    """
     from data_tools.ground_images import images_in_csv
 
-    found, skipped = images_in_csv(table, images, focal_px=focal_px)
+    options.require_needed(_NEEDS)
+    found, skipped = images_in_csv(table, images, focal_px=focal_px, kind=kind)
     found, lost = _on_track(found, gpx, clock_ahead_s, max_gap_s)
-    _require_places(found, table)
     root = images or table.parent
     _fail_if(_write(found, [*skipped, *lost], root, licence, attribution, **output))
 
 
-def _require_places(images: list[GroundImage], table: Path) -> None:
-    """Refuse positions that are none, by their row of the table."""
-    import numpy as np
-
-    from crossview.errors import DatasetError
-    from data_tools.points import require_places
-
-    for image in images:
-        if image.lat_deg is None or image.lon_deg is None:
-            continue
-        try:
-            require_places(np.array([image.lat_deg]), np.array([image.lon_deg]))
-        except ValueError as error:
-            with table.open(encoding="utf-8-sig", newline="") as file:
-                rows = enumerate(csv.reader(file), 1)
-                row = next(number for number, cells in rows if image.image_id in cells)
-            raise DatasetError(f"{table.name} row {row} ({image.image_id}): {error}") from error
-
-
 def _service_options(function: Callable[..., None]) -> Callable[..., None]:
-    options = [
-        click.option("--box", type=float, nargs=4, metavar="WEST SOUTH EAST NORTH", required=True),
+    listed = [
         click.option("--max-images", type=click.IntRange(1), help="Not more than so many."),
         click.option("--panoramas-only", is_flag=True),
         click.option("--original", is_flag=True, help="The original size, not about 2048 pixels."),
         click.option("--rate", "rate_per_s", type=float, default=10.0, show_default=True,
-                     help="Requests per second and server."),
+                     callback=options.positive, help="Requests per second and server."),
         click.option("--api-url", help="Of another server with the same interface."),
     ]  # fmt: skip
-    for option in reversed(options):
+    for option in reversed(listed):
         function = option(function)
-    return function
+    return options.place_options(function)
+
+
+def _box(given: dict[str, Any]) -> GeoBounds:
+    """The box of the place that is named; its options are taken out of those that are given."""
+    options.require_needed(_NEEDS)
+    box = options.bounds_of({name: given.pop(name) for name in options.PLACE_OPTIONS})
+    if box is None:
+        raise click.UsageError(f"{options.PLACE} is needed.")
+    return box
 
 
 @command.command()
 @_service_options
 @_output_options
-def mapillary(
-    box: tuple[float, float, float, float], original: bool, rate_per_s: float,
-    api_url: str | None, **options: Any,
-) -> None:  # fmt: skip
+def mapillary(original: bool, rate_per_s: float, api_url: str | None, **given: Any) -> None:
     """Images of Mapillary (CC BY-SA 4.0); the token comes from CROSSVIEW_MAPILLARY_KEY."""
-    from crossview.tiles import GeoBounds
     from data_tools import fetch
     from data_tools.photo_services import MAPILLARY_LICENCE, MAPILLARY_URL, Mapillary
 
+    box = _box(given)
     token = fetch.key("Mapillary")
     with fetch.Client(rate_per_s) as client:
         service = Mapillary(client, token, url=api_url or MAPILLARY_URL, original=original)
-        _fetch(service, client, GeoBounds(*box), MAPILLARY_LICENCE, "Mapillary", **options)
+        _fetch(service, client, box, MAPILLARY_LICENCE, "Mapillary", **given)
 
 
 @command.command()
 @_service_options
 @_output_options
-def panoramax(
-    box: tuple[float, float, float, float], original: bool, rate_per_s: float,
-    api_url: str | None, **options: Any,
-) -> None:  # fmt: skip
+def panoramax(original: bool, rate_per_s: float, api_url: str | None, **given: Any) -> None:
     """Pictures of Panoramax, each with its own open licence."""
-    from crossview.tiles import GeoBounds
     from data_tools import fetch
     from data_tools.photo_services import PANORAMAX_URL, Panoramax
 
+    box = _box(given)
     with fetch.Client(rate_per_s) as client:
         service = Panoramax(client, url=api_url or PANORAMAX_URL, original=original)
-        _fetch(service, client, GeoBounds(*box), "", "Panoramax", **options)
+        _fetch(service, client, box, "", "Panoramax", **given)
 
 
 def _fetch(
@@ -239,8 +250,6 @@ def _on_track(
     images: list[GroundImage], gpx: Path | None, clock_ahead_s: float | None, max_gap_s: float
 ) -> tuple[list[GroundImage], list[Skipped]]:
     if gpx is None:
-        if clock_ahead_s is not None:
-            raise click.UsageError("--clock-ahead-s is for --gpx.")
         return images, []
     from data_tools.gpx_tracks import read_track
     from data_tools.ground_images import placed_on_track
@@ -260,7 +269,10 @@ def _write(
     from data_tools.panoramas import Crops, write_photos
 
     if declination_deg is not None:
-        images = with_declination(images, declination_deg)
+        corrected = with_declination(images, declination_deg)
+        if all(new is old for new, old in zip(corrected, images, strict=True)):
+            _log.warning("--declination-deg changes nothing: no image has a magnetic heading only.")
+        images = corrected
     written = write_photos(
         images,
         out,
@@ -278,12 +290,13 @@ def _write(
         facts = {
             "folder": str(out), "views": len(written.manifest.views),
             "magnetic": written.num_magnetic, "unplaced": written.num_unplaced,
+            "assumed_panoramas": written.num_assumed_spheres,
             "skipped": [asdict(one) for one in written.skipped],
         }  # fmt: skip
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
         click.echo(out)
-    _say(written.num_magnetic, written.num_unplaced, len(written.manifest.views), written.skipped)
+    _say(written)
     return len(written.skipped)
 
 
@@ -292,15 +305,21 @@ def _fail_if(num_skipped: int) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _say(
-    num_magnetic: int, num_unplaced: int, num_views: int, skipped: tuple[Skipped, ...]
-) -> None:
-    _log.info("%d views, %d of them without a position.", num_views, num_unplaced)
-    if num_magnetic:
+def _say(written: PhotoDataset) -> None:
+    num_views, skipped = len(written.manifest.views), written.skipped
+    _log.info("%d views, %d of them without a position.", num_views, written.num_unplaced)
+    if written.num_assumed_spheres:
+        _log.warning(
+            "%d images are twice as wide as high and say no focal length: they are taken for "
+            "panoramas all around. If they are photos: --kind photo and --focal-px, or the columns "
+            "kind and focal_px of a table.",
+            written.num_assumed_spheres,
+        )
+    if written.num_magnetic:
         _log.warning(
             "%d views have a magnetic heading only, which is kept and not used. With the "
             "declination of the place and year it becomes a true one: --declination-deg.",
-            num_magnetic,
+            written.num_magnetic,
         )
     for one in skipped[:LISTED]:
         _log.warning("Skipped %s: %s", one.image_id, one.reason)
