@@ -2,8 +2,8 @@
 
 The calibration has few numbers and is chosen by the probability that it gives to the true poses of
 stations whose stretch of street was left out of the tables (neighbouring stations see the same
-houses), to rigs and to their single photos, and by how well it tells the right place from a wrong
-one.
+houses), to rigs on maps with and without heights and to their single photos, and by how well it
+tells the right place from a wrong one.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from crossview.column_trials import (
     Trial,
     places,
 )
+from crossview.pose_queries import without_heights
 from crossview.segmenters import Segmenter
 from crossview.semantic import NUM_THREADS, RayCache, SemanticMatcher
 
@@ -90,6 +91,12 @@ def _folds(stations: Sequence[str], num_folds: int) -> Iterator[tuple[set[str], 
     edges = np.linspace(0, len(stations), num_folds + 1).round().astype(int)
     for first, last in itertools.pairwise(edges):
         yield {*stations[: max(first - 1, 0)], *stations[last + 1 :]}, stations[first:last]
+
+
+def _on_poorer_maps(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples, and the rigs again where nobody has measured a building."""
+    rigs = (sample for sample in samples if sample.is_rig)
+    return [*samples, *(replace(rig, maps=without_heights(rig.maps)) for rig in rigs)]
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,8 @@ class Bench:
     ) -> Bench:
         """Every sample in a place that holds it and in one that does not; here maps are ray-cast.
 
+        Rigs are also tried on the map without its heights: maps of other towns may have none.
+
         Args:
             samples: Rigs and photos.
             models: Tables for every station.
@@ -203,7 +212,7 @@ class Bench:
         }
         trials = [
             Trial.at(sample, place, matchers[sample.station])
-            for sample in tqdm(samples, unit="place", delay=2, disable=None)
+            for sample in tqdm(_on_poorer_maps(samples), unit="place", delay=2, disable=None)
             for place in places(sample, matchers[sample.station], seed=seed)
         ]
         return cls(trials, models, next(iter(matchers.values())).num_headings)

@@ -48,9 +48,9 @@ class Fit:
 
     Args:
         model: Tables of all stations, with the calibration.
-        log_score_by_station: Mean over a station's left-out trials, its rig's and its photos', of
-            the log density at the truth, per square metre and degree, plus the log probability of
-            telling right from wrong places.
+        log_score_by_station: Mean over a station's left-out trials, its rig's (also on a map
+            without heights) and its photos', of the log density at the truth, per square metre and
+            degree, plus the log probability of telling right from wrong places.
     """
 
     model: ColumnModel

@@ -104,6 +104,17 @@ def test_wrong_places_are_in_the_open_whether_heights_are_known_or_not(samples, 
         assert not wrong.holds(samples[0].truth)
 
 
+def test_a_rig_is_also_tried_on_a_map_that_knows_no_heights(bench):
+    rig, _, _, _, bare, _ = bench[0].trials
+    assert rig.sample.is_rig
+    assert bare.sample.is_rig
+    assert bare.place == rig.place
+    for trial, has_heights in ((rig, True), (bare, False)):
+        heights_m = trial.sample.maps(trial.place.cells).building_height_m
+        assert np.isfinite(heights_m).all() == has_heights
+    assert (bare.codes != rig.codes).any()
+
+
 def matched(trial, model, calibration):
     """The posterior of a trial's disc by the matcher itself."""
     matcher = SemanticMatcher(SEGMENTER, model.calibrated(calibration))
@@ -139,7 +150,7 @@ def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_giv
     setting = column_calibration.Setting(
         0.02, calibration.height_share, calibration.outlier_share, votes_share
     )
-    assert [trial.is_right for trial in trials] == [True, False, True, False]
+    assert [trial.is_right for trial in trials] == [True, False] * 3
     for trial, sums in zip(trials, bench[0].summed(setting), strict=True):
         found = sums.scores(0.6, 0.03)[at]
         posterior = matched(trial, model, calibration)
