@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,7 @@ def draw_contact_sheet(
 
     Args:
         manifest: The dataset.
-        out: The image: a file whose name ends on .png, .jpg or .pdf.
+        out: The image: a file whose name ends on .png, .jpg or .pdf; its folder is made.
         num_views: At most so many.
         seed: Of the lot.
 
@@ -91,6 +91,7 @@ def draw_contact_sheet(
     ).reshape(num_rows * num_columns, len(widths))
     problems: list[str] = []
     maps = _maps(manifest, [tile_id for _, tile_id in panels if tile_id], problems)
+    drawn: set[str] = set()
     for ax in axes.flat:
         ax.set_axis_off()
     for (view_id, tile_id), beside in zip(panels, axes, strict=False):
@@ -100,10 +101,12 @@ def draw_contact_sheet(
             _draw(
                 beside[-1],
                 problems,
-                lambda ax, v=view_id, t=tile_id: _draw_tile(manifest, maps, t, v, ax),
+                lambda ax, v=view_id, t=tile_id: drawn.update(_draw_tile(manifest, maps, t, v, ax)),
             )
     figure.suptitle(manifest.name, fontsize=11)
-    figure.supxlabel(textwrap.fill(_sources(manifest, panels, maps), _TEXT_CHARACTERS), fontsize=6)
+    sources = _sources(manifest, panels, maps.values() if drawn else (), drawn)
+    figure.supxlabel(textwrap.fill(sources, _TEXT_CHARACTERS), fontsize=6)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic.replacing(out) as temporary:
         figure.savefig(temporary, dpi=110)
     view_ids, tile_ids = zip(*panels, strict=True)
@@ -216,14 +219,16 @@ def _draw_compass(ax: Axes, heading_deg: float) -> None:
 
 def _draw_tile(
     manifest: Manifest, maps: Mapping[str, MapFeatures], tile_id: str, view_id: str, ax: Axes
-) -> None:
+) -> set[str]:
+    """Draw a tile with its map and its view, and say which of _MAP_LINES are on it."""
     tile = manifest.row("tiles", tile_id)
     pixels = photos.read_pixels(manifest.image_path("tiles", tile_id))
     _show(ax, pixels)
     height_px, width_px = pixels.shape[:2]
     ax.set_title(f"{width_px * tile['cell_m']:.0f} m  {tile['date']}".strip(), fontsize=7)
+    drawn = set[str]()
     if tile["region"] in maps:
-        _draw_map(manifest, maps[tile["region"]], tile, (width_px, height_px), ax)
+        drawn = _draw_map(manifest, maps[tile["region"]], tile, (width_px, height_px), ax)
     up_deg = _up_deg(manifest, tile)
     right, up = _turned(*angles.forward(0.0), up_deg)
     corner, length_px = (0.9 * width_px, 0.14 * height_px), 0.09 * height_px
@@ -232,13 +237,14 @@ def _draw_tile(
     ax.text(*tip, "N", color=_NORTH_COLOUR, fontsize=7, ha="center", va="bottom")
     pose = manifest.pose(view_id) if view_id else None
     if pose is None:
-        return
+        return drawn
     col, row = tile_position(manifest, tile, (width_px, height_px), pose)
     ax.plot(col, row, "o", markersize=5, color=_CAMERA_COLOUR, markeredgecolor="black")
     if pose.heading_deg is not None:
         right, up = _turned(*angles.forward(pose.heading_deg), up_deg)
         length_px = 0.2 * height_px
         _arrow(ax, (col, row), (col + right * length_px, row - up * length_px), _CAMERA_COLOUR)
+    return drawn
 
 
 def _maps(
@@ -270,7 +276,8 @@ def map_lines(
         size_px: Columns and rows of the image.
 
     Returns:
-        By `roads`, `rails` and `buildings`, lines of (N, 2) columns and rows, corner origin.
+        By `roads`, `rails` and `buildings`, lines of (N, 2) columns and rows, corner origin, that
+        reach into the image.
     """
     import shapely
 
@@ -288,7 +295,7 @@ def map_lines(
         places = frame.to_local(lon_lat_deg[:, 1], lon_lat_deg[:, 0])
         return np.stack(_tile_pixels(manifest, tile, size_px, *places), axis=-1)
 
-    lines = {}
+    lines, image = {}, shapely.box(0, 0, *size_px)
     for name, (kind, key, _) in _MAP_LINES.items():
         has_key = np.array([key in tags for tags in table["tags"]], dtype=bool)
         is_meant = has_key & (table["kind"] == kind).to_numpy()
@@ -296,7 +303,9 @@ def map_lines(
         shapes = shapely.boundary(shapes) if kind == "area" else shapes
         # a long road must not leave the region
         parts = shapely.get_parts(shapely.clip_by_rect(shapes, *box))
-        lines[name] = [shapely.get_coordinates(shapely.transform(p, to_pixels)) for p in parts]
+        parts = shapely.transform(parts, to_pixels)
+        parts = parts[shapely.intersects(parts, image)]
+        lines[name] = [shapely.get_coordinates(part) for part in parts]
     return lines
 
 
@@ -306,12 +315,15 @@ def _draw_map(
     tile: Mapping[str, Any],
     size_px: tuple[int, int],
     ax: Axes,
-) -> None:
+) -> set[str]:
+    """Draw a map on a tile, and say which of _MAP_LINES it has there."""
     from matplotlib.collections import LineCollection
 
-    for name, lines in map_lines(manifest, features, tile, size_px).items():
+    drawn = map_lines(manifest, features, tile, size_px)
+    for name, lines in drawn.items():
         color = _MAP_LINES[name][-1]
         ax.add_collection(LineCollection(lines, colors=color, linewidths=0.8), autolim=False)
+    return {name for name, lines in drawn.items() if lines}
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
@@ -337,7 +349,10 @@ def _short(name: str) -> str:
 
 
 def _sources(
-    manifest: Manifest, panels: Iterable[tuple[str, str]], maps: Mapping[str, MapFeatures]
+    manifest: Manifest,
+    panels: Iterable[tuple[str, str]],
+    maps: Iterable[MapFeatures],
+    drawn: Collection[str],
 ) -> str:
     """Who must be named: the dataset, and views, tiles and maps where they say otherwise."""
     whole = (manifest.attribution or manifest.name).rstrip(". ")
@@ -353,9 +368,9 @@ def _sources(
             text = " ".join(filter(None, words))
             if text not in whole:
                 named.setdefault(text)
-    for features in maps.values():
+    for features in maps:
         named.setdefault(features.attribution.rstrip(". "))
-    if maps:
-        colours = (f"{name} {colour}" for name, (*_, colour) in _MAP_LINES.items())
+    if drawn:
+        colours = (f"{name} {colour}" for name, (*_, colour) in _MAP_LINES.items() if name in drawn)
         named.setdefault(f"Map: {', '.join(colours)}")
     return ". ".join(filter(None, named))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,12 @@ NAME_COLUMNS = ("view_id", "id", "name", "image", "file", "filename")
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-_GPX_LAYERS = ("waypoints", "route_points", "track_points")
+_GPX_LAYERS = {
+    "waypoints": "waypoint",
+    "route_points": "route point",
+    "track_points": "track point",
+}
+"""Layers, and what one of their features is called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +71,8 @@ def read_points(path: str | Path) -> Points:
     Of a GPX all waypoints, route and track points count; of lines in a GeoJSON every corner.
 
     Raises:
-        ValueError: It cannot be read, has no position, or has impossible ones.
+        ValueError: It cannot be read, has no position, or an impossible one; the message names its
+            row, feature or photo.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,9 +80,9 @@ def read_points(path: str | Path) -> Points:
     if path.suffix.lower() == ".csv":
         return _points_of_csv(path)
     if path.suffix.lower() == ".gpx":
-        layers = [read_vectors(path, layer) for layer in _GPX_LAYERS]
-        return _points_of_shapes((layer for layer in layers if len(layer)), path)
-    return _points_of_shapes([read_vectors(path)], path)
+        layers = {what: read_vectors(path, layer) for layer, what in _GPX_LAYERS.items()}
+        return _points_of_shapes({what: x for what, x in layers.items() if len(x)}, path)
+    return _points_of_shapes({"feature": read_vectors(path)}, path)
 
 
 def _points_of_csv(path: Path) -> Points:
@@ -84,14 +90,13 @@ def _points_of_csv(path: Path) -> Points:
 
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header = {(name or "").strip().lower(): name for name in reader.fieldnames or ()}
-            rows = list(reader)
+            lines = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table ({error}).") from error
+    header = [name.strip().lower() for name in lines[0]] if lines else []
 
-    def column(names: Sequence[str]) -> str | None:
-        return next((header[name] for name in names if name in header), None)
+    def column(names: Sequence[str]) -> int | None:
+        return next((header.index(name) for name in names if name in header), None)
 
     lat, lon, name = (column(names) for names in (LAT_COLUMNS, LON_COLUMNS, NAME_COLUMNS))
     if lat is None or lon is None:
@@ -99,55 +104,73 @@ def _points_of_csv(path: Path) -> Points:
             f"{path.name} has the columns {', '.join(header) or 'none'}; expected a latitude "
             f"({', '.join(LAT_COLUMNS)}) and a longitude ({', '.join(LON_COLUMNS)}) in degrees."
         )
-    numbers = []
-    for i, row in enumerate(rows, 2):
-        if not (row[lat] or row[lon]):
+    found = []
+    for row, cells in enumerate(lines[1:], 2):
+        # cells that are left out at the end are empty
+        given = dict(enumerate(cells))
+        texts = given.get(lat, ""), given.get(lon, "")
+        if not any(texts):
             continue  # not known
+        place = f"{path.name} row {row}"
         try:
-            numbers.append((float(row[lat]), float(row[lon]), row[name] if name else ""))
-        except (TypeError, ValueError):
-            message = (
-                f"{path.name} row {i}: {row[lat]!r}, {row[lon]!r} is not a position in degrees"
-            )
-            raise ValueError(message + ", such as 49.2827 and -123.1207.") from None
-    return _points(numbers, path)
+            lat_deg, lon_deg = map(float, texts)
+        except ValueError:
+            raise ValueError(
+                f"{place}: {texts[0]!r}, {texts[1]!r} is not a position in degrees, such as "
+                "49.2827 and -123.1207."
+            ) from None
+        found.append(_Place(lat_deg, lon_deg, "" if name is None else given.get(name, ""), place))
+    return _points(found, path)
 
 
-def _points_of_shapes(layers: Iterable[gpd.GeoDataFrame], path: Path) -> Points:
+def _points_of_shapes(layers: Mapping[str, gpd.GeoDataFrame], path: Path) -> Points:
+    """Places of layers, by what a feature of each is called."""
     import shapely
 
-    numbers = []
-    for layer in layers:
+    found = []
+    for what, layer in layers.items():
         names = next((layer[n] for n in layer.columns if n.lower() in NAME_COLUMNS), None)
         names = [""] * len(layer) if names is None else [str(n) if n else "" for n in names]
-        for shape, name in zip(layer.geometry, names, strict=True):
-            if shape is not None and shape.geom_type not in ("Polygon", "MultiPolygon"):
-                corners = shapely.get_coordinates(shape)
-                numbers += [(lat_deg, lon_deg, name) for lon_deg, lat_deg in corners]
-    return _points(numbers, path)
+        for number, shape, name in zip(layer.index + 1, layer.geometry, names, strict=True):
+            if shape.geom_type not in ("Polygon", "MultiPolygon"):
+                place = f"{path.name} {what} {number}"
+                corners = shapely.get_coordinates(shape).tolist()
+                found += [_Place(lat_deg, lon_deg, name, place) for lon_deg, lat_deg in corners]
+    return _points(found, path)
 
 
 def _points_of_photos(folder: Path) -> Points:
     from crossview import photos
 
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    fixes = [(photos.read_fix(path), path) for path in paths]
-    numbers = [
-        (fix.lat_deg, fix.lon_deg, path.relative_to(folder).as_posix())
-        for fix, path in fixes
-        if fix is not None
-    ]
-    return _points(numbers, folder)
+    found = []
+    for path in paths:
+        fix, name = photos.read_fix(path), path.relative_to(folder).as_posix()
+        if fix is not None:
+            found.append(_Place(fix.lat_deg, fix.lon_deg, name, name))
+    return _points(found, folder)
 
 
-def _points(numbers: Sequence[tuple[float, float, str]], path: Path) -> Points:
-    if not numbers:
+class _Place(NamedTuple):
+    """A place, and where in a file it is, for messages."""
+
+    lat_deg: float
+    lon_deg: float
+    name: str
+    where: str
+
+
+def _points(found: Sequence[_Place], path: Path) -> Points:
+    if not found:
         raise ValueError(f"{path} holds no points with a position.")
-    lat_deg, lon_deg, names = zip(*numbers, strict=True)
-    try:
-        return Points(np.array(lat_deg), np.array(lon_deg), names)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+    lat_deg, lon_deg, names, _ = zip(*found, strict=True)
+    positions = np.array(lat_deg), np.array(lon_deg)
+    for i in np.flatnonzero(~_is_on_globe(*positions))[:1]:
+        try:
+            require_places(*(axis[i : i + 1] for axis in positions))
+        except ValueError as error:
+            raise ValueError(f"{found[i].where}: {error}") from error
+    return Points(*positions, names)
 
 
 def read_vectors(path: Path, layer: str | None = None) -> gpd.GeoDataFrame:
@@ -169,7 +192,7 @@ def read_vectors(path: Path, layer: str | None = None) -> gpd.GeoDataFrame:
 
 def require_places(lat_deg: np.ndarray, lon_deg: np.ndarray) -> None:
     """Refuse numbers that are no latitudes and longitudes; say so where they look swapped."""
-    wrong = ~((np.abs(lat_deg) <= 90) & (np.abs(lon_deg) <= 180))
+    wrong = ~_is_on_globe(lat_deg, lon_deg)
     if not wrong.any():
         return
     i = int(np.argmax(wrong))
@@ -177,3 +200,7 @@ def require_places(lat_deg: np.ndarray, lon_deg: np.ndarray) -> None:
     if abs(lat_deg[i]) <= 180 and abs(lon_deg[i]) <= 90:
         message += "; they seem to be swapped (GeoJSON and boxes have longitude first)"
     raise ValueError(f"{message}. Expected degrees, latitude -90 to 90, longitude -180 to 180.")
+
+
+def _is_on_globe(lat_deg: np.ndarray, lon_deg: np.ndarray) -> np.ndarray:
+    return (np.abs(lat_deg) <= 90) & (np.abs(lon_deg) <= 180)

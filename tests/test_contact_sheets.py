@@ -170,6 +170,23 @@ def test_a_sheet_draws_the_map_of_a_region_and_names_its_makers(saved, tmp_path,
     assert not figures[0].findobj(LineCollection)
 
 
+def test_underneath_stand_only_the_colours_that_are_drawn(saved, tmp_path, figures):
+    town = OsmXml(fake.FRAME, bounds=(2.32, 48.84, 2.34, 48.86))
+    town.way([(-200.0, 5.0), (200.0, 5.0)], {"highway": "residential"})
+    # beyond the edge of a tile of 60 m x 50 m, in the circle around it
+    town.way([(33.0, -3.0), (33.0, 3.0)], {"railway": "tram"})
+    far = OsmXml(fake.FRAME, bounds=(2.32, 48.84, 2.34, 48.86))
+    far.way([(300.0, 300.0), (310.0, 300.0)], {"highway": "residential"})
+    manifest = with_map(saved)
+    for content in (town, far):
+        content.write(manifest.map_files()[0].path)
+        draw_contact_sheet(manifest, tmp_path / "sheet.png")
+    road, none = (" ".join(" ".join(texts_of(figure)).split()) for figure in figures)
+    assert road.endswith("Map: roads cyan")
+    assert "Map:" not in none
+    assert "OpenStreetMap" not in none
+
+
 def test_a_map_that_cannot_be_read_is_said(saved, tmp_path):
     manifest = with_map(saved)
     manifest.map_files()[0].path.write_text("no map")
@@ -288,7 +305,7 @@ def test_check_as_json_lists_each_problem(saved):
 
 
 def test_sheet_writes_a_file_and_fails_where_an_image_is_missing(saved, tmp_path):
-    out = tmp_path / "sheet.png"
+    out = tmp_path / "new" / "folder" / "sheet.png"
     result = run("sheet", saved.folder, "--out", out, "--views", 2, "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["view_ids"] == ["b-1", "p"]

@@ -1,5 +1,7 @@
 """Places out of tables, tracks, GeoJSON and photos."""
 
+import json
+
 import pytest
 import shapely
 from fakes import images
@@ -21,7 +23,10 @@ def test_points_of_a_csv(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lat,lon\n-123.12,49.28\n", "p.csv: .*seem to be swapped"),
+        ("lat,lon\n49.2,8.1\n-123.12,49.28\n", "p.csv row 3: .*seem to be swapped"),
+        ("lat,lon\n49.2,8.1\n\n91,8.1\n", "p.csv row 4: .*91"),
+        ("lat,lon\nnan,8.1\n", "p.csv row 2: "),
+        ("lat,lon\n49.28\n", "p.csv row 2: '49.28', '' is not a position"),
         ("lat,lon\n49.28,west\n", "p.csv row 2: .*'west' is not a position"),
         ("x,y\n1,2\n", "has the columns x, y; expected a latitude"),
         ("lat,lon\n", "holds no points"),
@@ -67,6 +72,41 @@ def test_points_of_a_folder_are_those_of_photos_that_have_one(tmp_path):
     assert found.names == ("day/a.jpg",)
     assert found.lat_deg[0] == approx(49 + 16 / 60 + 56.47 / 3600)
     assert found.lon_deg[0] == approx(-(123 + 6 / 60 + 52.04 / 3600))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "p.geojson",
+            json.dumps(
+                {
+                    "type": "FeatureCollection",
+                    "features": [
+                        {
+                            "type": "Feature",
+                            "properties": {},
+                            "geometry": place and {"type": "Point", "coordinates": place},
+                        }
+                        for place in (None, [8, 50], [50, 98])
+                    ],
+                }
+            ),
+            "p.geojson feature 3: Latitude 98",
+        ),
+        (
+            "w.gpx",
+            '<gpx version="1.1" creator="t" xmlns="http://www.topografix.com/GPX/1/1">'
+            '<wpt lat="49" lon="8"/><trk><trkseg><trkpt lat="49" lon="8"/>'
+            '<trkpt lat="49" lon="188"/></trkseg></trk></gpx>',
+            "w.gpx track point 2: Latitude 49 and longitude 188",
+        ),
+    ],
+)
+def test_an_impossible_position_names_its_feature(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_points(tmp_path / name)
 
 
 def test_a_gpx_that_is_an_entity_bomb_is_refused(tmp_path):

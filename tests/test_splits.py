@@ -314,9 +314,11 @@ def test_the_command_takes_shares_towns_and_polygons(folder, tmp_path):
     ("arguments", "message"),
     [
         (["--share", "train"], "expected NAME=VALUE"),
-        (["--share", "train=most"], "most"),
+        (["--share", "train=most"], "'train=most': 'most' is no number; expected a part of 1"),
+        (["--rest", "train"], "--rest needs --region or --polygons"),
+        (["--region", "town=test", "--cell-m", "90"], "--cell-m does nothing beside --region"),
         (["--region", "city=test"], "no region 'city'"),
-        (["--region", "town=test", "--share", "a=1"], "--share is for a lot"),
+        (["--region", "town=test", "--share", "a=1"], "--share does nothing beside --region"),
         (["--by", "region"], "1 cells or regions"),
     ],
 )

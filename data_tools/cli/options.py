@@ -108,5 +108,22 @@ def require_needed(needs: Mapping[str, tuple[str, ...]]) -> None:
             raise click.UsageError(f"{written[name]} needs {others}: without it, it does nothing.")
 
 
+def require_not_beside(idle: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse options of the present command that do nothing beside others.
+
+    Args:
+        idle: By name of an option, the others.
+
+    Raises:
+        click.UsageError: One is given with one of those.
+    """
+    context = click.get_current_context()
+    written = {option.name: option.opts[0] for option in context.command.params}
+    for name, others in idle.items():
+        beside = [other for other in others if _is_given(context, other)]
+        if _is_given(context, name) and beside:
+            raise click.UsageError(f"{written[name]} does nothing beside {written[beside[0]]}.")
+
+
 def _is_given(context: click.Context, name: str) -> bool:
     return context.get_parameter_source(name) is ParameterSource.COMMANDLINE

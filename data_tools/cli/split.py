@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from data_tools.cli import options
+
 if TYPE_CHECKING:
     from data_tools.splits import Division
+
+_NEEDS = {"rest": ("regions", "polygons")}
+_NO_LOT = ("regions", "polygons")
+_IDLE = {
+    "shares": _NO_LOT,
+    "by": _NO_LOT,
+    "cell_m": _NO_LOT,
+    "seed": _NO_LOT,
+    "regions": _NO_LOT[1:],
+}
+"""What options need, and beside which they do nothing."""
 
 
 @click.command()
@@ -71,12 +84,10 @@ def command(
     from crossview.manifest import Manifest
     from data_tools import splits
 
-    if polygons is not None and regions:
-        raise click.UsageError("Give --polygons or --region, not both.")
-    if shares and (polygons is not None or regions):
-        raise click.UsageError("--share is for a lot, and --polygons and --region leave none.")
+    options.require_needed(_NEEDS)
+    options.require_not_beside(_IDLE)
+    wanted = dict(map(_share, shares)) or splits.DEFAULT_SHARES
     manifest = Manifest.load(folder)
-    wanted = {name: float(share) for name, share in map(_pair, shares)} or splits.DEFAULT_SHARES
     if polygons is not None:
         division = splits.by_polygons(manifest, polygons, rest=rest, buffer_m=buffer_m)
     elif regions:
@@ -95,6 +106,17 @@ def _pair(text: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise click.BadParameter(f"{text!r}: expected NAME=VALUE.")
     return name, value
+
+
+def _share(text: str) -> tuple[str, float]:
+    name, value = _pair(text)
+    try:
+        return name, float(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r}: {value!r} is no number; expected a part of 1, such as {name}=0.8.",
+            param_hint="--share",
+        ) from None
 
 
 def _echo(division: Division, as_json: bool) -> None:
