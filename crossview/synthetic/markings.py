@@ -183,7 +183,8 @@ def crossing_stripes(
     middles, headings = [], []
     for position, heading, k in zip(*spots, street.tolist(), strict=True):
         width_m = carriageways[k].width_m
-        num_stripes = int((width_m - STRIPE_M / 2) // (2 * STRIPE_M))
+        # as many as fit, a hand's breadth from the kerbs
+        num_stripes = int((width_m - 2 * LINE_WIDTH_M + STRIPE_M) // (2 * STRIPE_M))
         right_m = 2 * STRIPE_M * (np.arange(num_stripes) - (num_stripes - 1) / 2)
         middles.append(position + turned(np.column_stack([right_m, 0 * right_m]), heading))
         headings.append(np.full(num_stripes, heading))

@@ -191,6 +191,10 @@ _STATED_ROOFS = {
 _FLAT_ROOFS = {"roof_gravel": 5, "roof_metal": 1}
 _STEEP_ROOFS = {"tiles": 6, "slate": 3, "roof_metal": 1}
 
+_BESIDE_COAST_M = 0.01
+_LAND_WEIGHT = 4.0
+"""A part of a map is sea if it has this much more coast on the right side than on the wrong one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -234,15 +238,15 @@ def _rows(features: MapFeatures, frame: LocalFrame, notes: Counter[str]) -> Iter
     geometry = table.geometry.to_numpy().copy()
     bounds = np.array(shapely.bounds(geometry))
     corners, owner = shapely.get_coordinates(geometry, return_index=True)
-    is_place: np.ndarray = np.isfinite(bounds).all(axis=1)
+    is_place = np.asarray(np.isfinite(bounds).all(axis=1))
     is_place[owner[~np.isfinite(corners).all(axis=1)]] = False
     notes["features without a place left out"] += int((~is_place).sum())
     low, high = np.split(_reach_deg(features), 2)
     is_near = (bounds[:, :2] <= high).all(axis=1) & (bounds[:, 2:] >= low).all(axis=1)
     sticks_out = (bounds[:, :2] < low).any(axis=1) | (bounds[:, 2:] > high).any(axis=1)
     keep = np.flatnonzero(is_place & is_near)
-    is_area = (table["kind"] == "area").to_numpy()
-    cut = keep[sticks_out[keep]]
+    is_area = np.asarray(table["kind"] == "area")
+    cut = np.flatnonzero(is_place & is_near & sticks_out)
     whole = geometry[cut]
     whole[is_area[cut]] = repaired(whole[is_area[cut]])
     geometry[cut] = shapely.intersection(whole, shapely.box(*low, *high))
@@ -737,23 +741,32 @@ class _Places:
 
 
 def _sea(coastlines: Sequence[Any], extent: BaseGeometry) -> list[BaseGeometry]:
-    """The parts of the extent to the right of coastlines, as OpenStreetMap draws them."""
+    """The parts of the extent to the right of coastlines, as OpenStreetMap draws them.
+
+    A coast that ends inside of the extent, where an extract was cut along a border, goes on
+    straight to the extent's nearest side. Parts with coasts on both sides are land.
+    """
     import shapely
 
     if not coastlines:
         return []
-    coast = shapely.intersection(shapely.line_merge(shapely.union_all(coastlines)), extent)
-    lines = shapely.union_all([coast, extent.boundary])
+    coast = shapely.line_merge(shapely.intersection(shapely.union_all(coastlines), extent))
+    ends = shapely.get_parts(shapely.boundary(coast))
+    border = extent.boundary
+    lines = shapely.union_all([coast, border, *shapely.shortest_line(ends, border)])
     faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
     corners, line = shapely.get_coordinates(shapely.get_parts(coastlines), return_index=True)
-    first = np.flatnonzero(line[1:] == line[:-1])
-    along = corners[first + 1] - corners[first]
+    along = np.diff(corners, axis=0)
     length_m = np.hypot(*along.T)
-    first, along, length_m = first[length_m > 0], along[length_m > 0], length_m[length_m > 0]
+    is_edge = (line[1:] == line[:-1]) & (length_m > 0)
+    along, length_m, start = along[is_edge], length_m[is_edge], corners[:-1][is_edge]
     right = np.column_stack([along[:, 1], -along[:, 0]]) / length_m[:, None]
-    off_shore = (corners[first] + corners[first + 1]) / 2 + 0.01 * right
-    _, face = shapely.STRtree(faces).query(shapely.points(off_shore), predicate="within")
-    return list(faces[np.unique(face)])
+    tree, wet_m = shapely.STRtree(faces), np.zeros(len(faces))
+    for side in (1.0, -1.0):
+        beside = shapely.points(start + along / 2 + side * _BESIDE_COAST_M * right)
+        edge, face = tree.query(np.array(beside), predicate="within")
+        np.add.at(wet_m, face, np.where(side > 0, 1.0, -_LAND_WEIGHT) * length_m[edge])
+    return list(faces[wet_m > 0])
 
 
 def _sidewalks_m(tags: Tags) -> tuple[float, float]:
