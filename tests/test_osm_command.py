@@ -3,9 +3,12 @@
 import gzip
 import hashlib
 import json
+import shlex
 from itertools import pairwise
+from pathlib import Path
 
 import geopandas
+import matplotlib.pyplot as plt
 import numpy as np
 import pyogrio
 import pytest
@@ -13,7 +16,10 @@ import shapely
 from click.testing import CliRunner
 from fakes import images, overpass
 from fakes.osm_files import OsmXml
+from PIL import Image
+from test_readme import blocks_of
 
+from crossview import plots
 from crossview.features import MapFeatures, feature_table
 from crossview.frames import LocalFrame
 from crossview.geopackages import map_facts
@@ -25,6 +31,8 @@ from crossview.vectors import VectorMap
 from data_tools import openstreetmap
 from data_tools.cli import main
 
+MAPS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "maps.md"
+FLORENCE = MAPS_PAGE.parent / "figures" / "florence.png"
 FRAME = LocalFrame(lat_deg=-35.2809, lon_deg=149.13)
 BOUNDS = GeoBounds(149.125, -35.285, 149.135, -35.275)
 BOMB = """<?xml version="1.0"?>
@@ -163,6 +171,26 @@ def test_a_date_is_kept_only_if_it_is_one(extract, out, text, date):
     assert result.exit_code == 0
     assert map_facts(out).date == date
     assert ("'yesterday' of its date" in result.stderr) == (not date)
+
+
+def test_the_picture_of_florence_is_made_as_the_page_says(tmp_path, monkeypatch, data_dir):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "firenze.pmtiles").symlink_to(data_dir / "osm" / "firenze.pmtiles")
+    (line,) = [x for x in "".join(blocks_of(MAPS_PAGE, "bash")).splitlines() if "duomo.gpkg" in x]
+    assert CliRunner().invoke(main, shlex.split(line)[1:]).exit_code == 0
+    names = {"VectorMap": VectorMap, "MapGrid": MapGrid, "plots": plots, "plt": plt}
+    (block,) = blocks_of(MAPS_PAGE, "py")
+    exec(block, names)
+    assert "© OpenStreetMap" in names["duomo"].attribution
+    raster = names["raster"]
+    assert raster.covered.all()
+    # the nave, the middle of the baptistery, and the foot of the bell tower
+    for lat_deg, lon_deg in ((43.7731, 11.2558), (43.7731, 11.2550), (43.77282, 11.25570)):
+        col, row = raster.grid.to_pixel(*raster.grid.frame.to_local(lat_deg, lon_deg))
+        assert raster.class_mask("building")[int(row), int(col)]
+    with Image.open("florence.png") as drawn, Image.open(FLORENCE) as shown:
+        assert np.subtract(drawn.size, shown.size) == pytest.approx(0, abs=12)
+    assert FLORENCE.stat().st_size < 200_000
 
 
 # ---------------------------------------------------------------- into a dataset
