@@ -19,7 +19,7 @@ LOGGERS = ("crossview", "data_tools")
 PROGRESS_DELAY_S = 2.0
 """Work shorter than this shows no progress bar."""
 
-PROGRESS_STEP_S = 0.5
+PROGRESS_STEP_S = 1.0
 """Between two looks at the clock, where there is nothing to count."""
 
 _Item = TypeVar("_Item")
