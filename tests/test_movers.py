@@ -116,6 +116,20 @@ def test_a_one_way_street_is_driven_one_way():
         assert roof[:, 0].mean() < (corners[:, 0].min() + corners[:, 0].max()) / 2
 
 
+def test_nobody_parks_at_crossings_and_junctions():
+    streets = [LineString([(0, 0), (100, 0), (200, 0)]), LineString([(100, 0), (100, 90)])]
+    scene = Scene(
+        roads=shapely.union_all(streets).buffer(3.5),
+        carriageways=tuple(Carriageway(line, 7.0, 1, parking=(True, True)) for line in streets),
+        crossings_m=((50.0, 0.0),),
+    )
+    cars = [outline for _, outline in things(movers_mesh(scene, 2, density=3.0))]
+    parked = [car for car in cars if car.distance(streets[0].union(streets[1])) > 1.0]
+    assert len(parked) > 20
+    assert min(car.distance(Point(100, 0)) for car in parked) > 7.0
+    assert min(car.distance(Point(50, 0)) for car in parked) > 4.0
+
+
 def test_nothing_comes_close_to_a_camera():
     eyes = [(x, y) for x in range(10, 300, 20) for y in (-1.75, 1.75, 5.0)]
     for _, outline in things(movers_mesh(town(), 5, density=2.0, keep_out_m=eyes)):

@@ -256,6 +256,16 @@ def test_lights_and_signs_on_a_street_stand_at_its_right_kerb_and_face_those_who
     assert (lamp.y_m, lamp.facing_deg) == (approx(4, abs=1e-3), approx(180.0, abs=0.01))
 
 
+def test_a_fence_across_a_street_leaves_it_open():
+    scene = scene_of(
+        ("line", STREET, {"highway": "residential", "width": "6"}),
+        ("line", LineString([(50, -20), (50, 20)]), {"barrier": "fence"}),
+    )
+    ends = sorted(barrier.line.bounds[1::2] for barrier in scene.barriers)
+    assert ends == [approx((-20, -3), abs=1e-3), approx((3, 20), abs=1e-3)]
+    assert scene.notes == {"fences, walls and hedges across streets cut": 1}
+
+
 def test_trees_do_not_stand_on_streets_or_in_buildings():
     tree = {"natural": "tree", "leaf_type": "needleleaved"}
     scene = scene_of(

@@ -86,7 +86,7 @@ def lane_marks(
     marks = rectangles(middles, spots.headings_deg, length_m, LINE_WIDTH_M)
     points = shapely.points(middles)
     is_free = shapely.contains(roads, marks)
-    places, radii_m = _junctions(carriageways)
+    places, radii_m = junctions(carriageways)
     places, radii_m = (
         np.concatenate([places, crossings_m]),
         np.concatenate([radii_m, np.full(len(crossings_m), CROSSING_LENGTH_M)]),
@@ -113,8 +113,13 @@ def _dividers(street: Carriageway) -> list[tuple[float, float, float]]:
     return marks
 
 
-def _junctions(carriageways: Sequence[Carriageway]) -> tuple[np.ndarray, np.ndarray]:
-    """Where three or more ends of streets meet, (n, 2), and how far the junctions reach, (n,)."""
+def junctions(carriageways: Sequence[Carriageway]) -> tuple[np.ndarray, np.ndarray]:
+    """Where three or more ends of streets meet.
+
+    Returns:
+        places_m: (junctions, 2).
+        reach_m: How far each reaches from there, (junctions,).
+    """
     import shapely
 
     if not carriageways:

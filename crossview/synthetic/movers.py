@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from crossview import angles
-from crossview.synthetic.markings import rectangles
+from crossview.synthetic.markings import CROSSING_LENGTH_M, junctions, rectangles
 from crossview.synthetic.mesh import Mesh, MeshBuilder, at_height, prism, regular_ring, turned
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ SIDEWALK_SHARE = 0.25
 _KERB_STEP_M = 6.5
 _LANE_STEP_M = 30.0
 _SIDEWALK_STEP_M = 10.0
-_JUNCTION_M = 8.0
-"""Free of parked cars at both ends of a street."""
+_JUNCTION_M = 5.0
+"""Free of parked cars at both ends of a street, before junctions and at crossings."""
 
 _KERB_GAP_M = 0.25
 _PARKING_STREETS = frozenset(
@@ -128,7 +128,7 @@ def movers_mesh(
         [
             _driving(scene.carriageways, rng, density, side),
             _in_bays(scene, rng, density),
-            _at_kerbs(scene.carriageways, rng, density, side),
+            _at_kerbs(scene, rng, density, side),
             _walking(scene, rng, density),
         ]
     )
@@ -162,12 +162,12 @@ def _in_bays(scene: Scene, rng: np.random.Generator, density: float) -> _Candida
     return taken.at(is_taken)
 
 
-def _at_kerbs(
-    streets: Sequence[Carriageway], rng: np.random.Generator, density: float, side: float
-) -> _Candidates:
+def _at_kerbs(scene: Scene, rng: np.random.Generator, density: float, side: float) -> _Candidates:
     """One behind another; where nothing is said, on one side of streets that are wide enough."""
+    import shapely
+
     parts = []
-    for street in streets:
+    for street in scene.carriageways:
         usual = street.width_m >= _LEAST_PARKING_WIDTH_M and street.highway in _PARKING_STREETS
         sides = [stated is True for stated in street.parking]
         if usual and street.parking == (None, None):
@@ -186,7 +186,17 @@ def _at_kerbs(
             inwards = np.column_stack([-way * ahead * widths_m / 2, np.zeros(len(widths_m))])
             middles = parked.middles_m + turned(inwards, parked.headings_deg)
             parts.append(_Candidates(middles, parked.headings_deg, parked.kinds))
-    return _Candidates.joined(parts)
+    parked = _Candidates.joined(parts)
+    places_m, reach_m = junctions(scene.carriageways)
+    places_m = np.concatenate([places_m, np.reshape(scene.crossings_m, (-1, 2))])
+    crossings_m = np.full(len(scene.crossings_m), CROSSING_LENGTH_M / 2)
+    closed_m = np.concatenate([reach_m, crossings_m]) + _JUNCTION_M
+    is_open = np.ones(len(parked.kinds), bool)
+    if len(places_m):
+        cars = shapely.STRtree(list(map(shapely.Point, parked.middles_m)))
+        places = list(map(shapely.Point, places_m))
+        is_open[cars.query(places, predicate="dwithin", distance=closed_m)[1]] = False
+    return parked.at(is_open)
 
 
 def _walking(scene: Scene, rng: np.random.Generator, density: float) -> _Candidates:

@@ -54,6 +54,7 @@ class Scene:
         carriageways: The streets to drive on.
         footways: Centre lines of what is walked on beside sidewalks of streets.
         bays: Room for parked cars.
+        crossings_m: Where people cross streets on stripes, (x_m, y_m).
         shops_m: Where shops are, (x_m, y_m).
         notes: What a map said that cannot be, and how often, and what was made of it.
     """
@@ -72,6 +73,7 @@ class Scene:
     carriageways: tuple[Carriageway, ...] = ()
     footways: tuple[LineString, ...] = ()
     bays: tuple[Bay, ...] = ()
+    crossings_m: tuple[tuple[float, float], ...] = ()
     shops_m: tuple[tuple[float, float], ...] = ()
     notes: Mapping[str, int] = field(default_factory=dict, hash=False)
 

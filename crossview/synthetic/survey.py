@@ -7,7 +7,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -364,6 +364,7 @@ class _Survey:
         roads = ground["roads"]
         shapely.prepare(roads)
         buildings, bays = tuple(self._buildings()), tuple(self._bays())
+        crossings_m = self._crossings_m()
         soils = tuple(
             Layer(*_SOILS[name], shapely.union_all(self.soils[name]))
             for name in _SOILS
@@ -376,9 +377,9 @@ class _Survey:
         return {
             "buildings": buildings,
             "trees": places.trees(self.trees, self.woods, self.notes),
-            "barriers": tuple(self.barriers),
+            "barriers": self._barriers_beside(roads),
             **ground,
-            "markings": self._markings(roads, bays),
+            "markings": self._markings(roads, bays, crossings_m),
             "pavings": self._pavings(roads),
             "soils": soils,
             "posts": places.posts(self.posts, self.notes),
@@ -386,6 +387,7 @@ class _Survey:
             "carriageways": tuple(self.carriageways),
             "footways": tuple(self.footways),
             "bays": bays,
+            "crossings_m": tuple(map(tuple, crossings_m.tolist())),
             "shops_m": tuple(self.shops_m),
             "notes": {what: number for what, number in sorted(self.notes.items()) if number},
         }
@@ -444,6 +446,20 @@ class _Survey:
             Barrier(line, height_m, class_name) for line in _lines_of(row.geometry) if line.length
         ]
 
+    def _barriers_beside(self, roads: BaseGeometry) -> tuple[Barrier, ...]:
+        """Barriers, with gaps where they cross roads: streets are there to be driven on."""
+        import shapely
+
+        lines = np.array([barrier.line for barrier in self.barriers], dtype=object)
+        crosses = shapely.intersects(roads, lines)
+        self.notes["fences, walls and hedges across streets cut"] += int(crosses.sum())
+        lines[crosses] = shapely.difference(lines[crosses], roads)
+        return tuple(
+            replace(barrier, line=part)
+            for barrier, line in zip(self.barriers, lines, strict=True)
+            for part in _lines_of(line)
+        )
+
     def _tree(self, row: _Row, x_m: float, y_m: float) -> Tree:
         height_m = self._stated(row.tags, "height", MAX_TREE_M, TREE_HEIGHT_M)
         crown_m = self._stated(row.tags, "diameter_crown", MAX_CROWN_M, CROWN_DIAMETER_M)
@@ -472,17 +488,24 @@ class _Survey:
         kerbs = shapely.intersection(shapely.buffer(roads, KERB_M), strips)
         return (Layer("sidewalk", "kerb", kerbs), *self._surfaced("sidewalks", "slabs"))
 
-    def _markings(self, roads: BaseGeometry, bays: Sequence[Bay]) -> tuple[Layer, ...]:
-        """Paint, and roads of other surfaces than asphalt."""
+    def _crossings_m(self) -> np.ndarray:
+        """Where there are stripes, (n, 2)."""
         import shapely
 
         marked, unmarked = (
             shapely.get_coordinates(self.crossings[is_marked]) for is_marked in (True, False)
         )
-        places = markings.crossing_places(marked, unmarked, self.crossing_ways, self.carriageways)
+        return markings.crossing_places(marked, unmarked, self.crossing_ways, self.carriageways)
+
+    def _markings(
+        self, roads: BaseGeometry, bays: Sequence[Bay], crossings_m: np.ndarray
+    ) -> tuple[Layer, ...]:
+        """Paint, and roads of other surfaces than asphalt."""
+        import shapely
+
         paint = [
-            *markings.crossing_stripes(places, self.carriageways, roads),
-            *markings.lane_marks(self.carriageways, places, roads),
+            *markings.crossing_stripes(crossings_m, self.carriageways, roads),
+            *markings.lane_marks(self.carriageways, crossings_m, roads),
             *markings.bay_lines(bays),
         ]
         return (
