@@ -13,7 +13,7 @@ from crossview.features import Feature, MapFeatures, feature_table
 from crossview.frames import LocalFrame
 from crossview.synthetic.materials import MATERIALS
 from crossview.synthetic.palette import CLASSES
-from crossview.synthetic.scene import Building, Scene
+from crossview.synthetic.scene import STOREYS, Building, Scene
 from crossview.tags import height_m, min_height_m
 from crossview.tiles import GeoBounds
 
@@ -32,14 +32,17 @@ def to_lon_lat(geometry_m):
     return shapely.transform(geometry_m, turned)
 
 
-def scene_of(*rows: tuple, first_id: int = 0, half_m: float = 5000.0) -> Scene:
+def scene_of(
+    *rows: tuple, first_id: int = 0, half_m: float = 5000.0, storeys: tuple[int, ...] = ()
+) -> Scene:
     """The scene of (kind, geometry in metres, tags) features, on a map of 2 half_m squared."""
     features = [
         Feature("way", k, kind, tags, to_lon_lat(geometry), height_m(tags), min_height_m(tags))
         for k, (kind, geometry, tags) in enumerate(rows, first_id)
     ]
     extent = GeoBounds(*shapely.bounds(to_lon_lat(box(-half_m, -half_m, half_m, half_m))))
-    return Scene.from_features(MapFeatures(feature_table(features), extent, "test"), FRAME)
+    features_of_map = MapFeatures(feature_table(features), extent, "test")
+    return Scene.from_features(features_of_map, FRAME, storeys=storeys)
 
 
 def house(**tags: str) -> Building:
@@ -110,6 +113,18 @@ def test_a_part_without_a_height_is_as_high_as_its_building():
         ("area", box(0, 0, 20, 20), {"building:part": "yes"}),
     )
     assert [building.height_m for building in scene.buildings] == [14.0]
+
+
+def test_heights_that_are_not_known_are_drawn_where_storeys_are_given():
+    rows = [("area", box(20 * k, 0, 20 * k + 9, 9), {"building": "yes"}) for k in range(40)]
+    rows += [
+        ("area", box(0, 50, 5, 55), {"building": "garage"}),
+        ("area", box(20, 50, 30, 60), {"building": "yes", "height": "77"}),
+    ]
+    *drawn, shed, known = (b.height_m for b in scene_of(*rows, storeys=STOREYS).buildings)
+    assert set(drawn) <= {3.0 * storeys for storeys in STOREYS}
+    assert len(set(drawn)) >= 5
+    assert (shed, known) == (3.0, 77.0)
 
 
 def test_materials_are_stated_or_follow_from_who_a_building_is():

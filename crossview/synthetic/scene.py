@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from crossview.synthetic.fixtures import add_barriers, add_benches, add_posts, a
 from crossview.synthetic.ground import Layer, ground_mesh
 from crossview.synthetic.mesh import Mesh, MeshBuilder
 from crossview.synthetic.solids import add_buildings
-from crossview.synthetic.survey import surveyed
+from crossview.synthetic.survey import STOREYS, surveyed
 from crossview.synthetic.things import Barrier, Bay, Building, Carriageway, Post, Tree
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ MARGIN_M = 50.0
 """By which the ground's triangles reach beyond everything that stands on it."""
 
 
-__all__ = ("Barrier", "Bay", "Building", "Carriageway", "Post", "Scene", "Tree")
+__all__ = ("STOREYS", "Barrier", "Bay", "Building", "Carriageway", "Post", "Scene", "Tree")
 
 
 def _nothing() -> BaseGeometry:
@@ -84,7 +84,9 @@ class Scene:
             shapely.prepare(ground)
 
     @classmethod
-    def from_features(cls, features: MapFeatures, frame: LocalFrame) -> Scene:
+    def from_features(
+        cls, features: MapFeatures, frame: LocalFrame, *, storeys: Sequence[int] = ()
+    ) -> Scene:
         """The scene that a map describes, up to 200 m beyond the map's extent.
 
         What a feature is, and how wide a street is, says the "crossview" legend. What has no
@@ -95,11 +97,14 @@ class Scene:
         Args:
             features: As crossview.osm reads them.
             frame: Where the metres of the scene are.
+            storeys: Numbers of storeys of which one is drawn for each building whose height is not
+                known, by its identity, such as STOREYS; what is smaller than 40 m2 has one. Without
+                them all these buildings are 8 m high.
 
         Raises:
             OutOfRegionError: The map's extent reaches farther than the frame serves.
         """
-        return cls(**surveyed(features, frame))
+        return cls(**surveyed(features, frame, storeys))
 
     @functools.cached_property
     def layers(self) -> tuple[Layer, ...]:

@@ -31,7 +31,13 @@ from crossview.synthetic.things import (
     Post,
     Tree,
 )
-from crossview.tags import LANE_WIDTH_M, Tags, height_of_levels_m, length_m
+from crossview.tags import (
+    LANE_WIDTH_M,
+    STOREY_HEIGHT_M,
+    Tags,
+    height_of_levels_m,
+    length_m,
+)
 
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
@@ -39,6 +45,12 @@ if TYPE_CHECKING:
 BUILDING_HEIGHT_M = 8.0
 SIDEWALK_WIDTH_M = 2.0
 """What is usual, where a map does not tell."""
+
+STOREYS = (1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7)
+"""Storeys of the buildings of a town, one of which is drawn for each; ours."""
+
+_SHED_M2 = 40.0
+"""Smaller buildings are sheds and garages of one storey."""
 
 REACH_M = 200.0
 """What lies farther beyond the extent of a map is left out."""
@@ -198,9 +210,11 @@ _LAND_WEIGHT = 4.0
 _log = logging.getLogger(__name__)
 
 
-def surveyed(features: MapFeatures, frame: LocalFrame) -> dict[str, Any]:
+def surveyed(
+    features: MapFeatures, frame: LocalFrame, storeys: Sequence[int] = ()
+) -> dict[str, Any]:
     """The fields of the Scene that a map describes; see Scene.from_features."""
-    survey = _Survey(frame)
+    survey = _Survey(frame, tuple(storeys))
     for row in _rows(features, frame, survey.notes):
         for mark in CROSSVIEW.marks(row.kind, row.tags):
             survey.add(mark, row)
@@ -299,6 +313,7 @@ class _Survey:
     """Features sorted by what they look like from the street."""
 
     frame: LocalFrame
+    storeys: tuple[int, ...] = ()
     notes: Counter[str] = field(default_factory=Counter)
     buildings: list[_Row] = field(default_factory=list)
     trees: list[Tree] = field(default_factory=list)
@@ -565,7 +580,9 @@ class _Survey:
 
     def _solids(self, row: _Row, whole: _Row, area: BaseGeometry) -> Iterator[Building]:
         """One building for each polygon of a feature, which may be part of a whole."""
-        height_m = _usual(row.height_m, _usual(whole.height_m, BUILDING_HEIGHT_M))
+        height_m = _usual(row.height_m, whole.height_m)
+        if not height_m > 0:
+            height_m = self._drawn_height_m(whole)
         if not row.height_m > 0 and not {"height", "building:levels"}.isdisjoint(row.tags):
             self.notes["heights of buildings that cannot be"] += 1
         base_m = row.base_m if row.base_m > 0 else 0.0
@@ -585,6 +602,12 @@ class _Survey:
                 _wall_material(row, whole),
                 _roof_material(row, roof),
             )
+
+    def _drawn_height_m(self, row: _Row) -> float:
+        if not self.storeys:
+            return BUILDING_HEIGHT_M
+        drawn = self.storeys[int(row.draw("storeys") * len(self.storeys))]
+        return STOREY_HEIGHT_M * (1 if row.geometry.area < _SHED_M2 else drawn)
 
     def _roof(self, row: _Row, footprint: Any, room_m: float) -> Roof:
         stated = row.tags.get("roof:shape", "flat")
