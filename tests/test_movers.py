@@ -142,6 +142,17 @@ def test_a_seed_fixes_the_movers_and_another_moves_them():
     assert not np.array_equal(first.triangles_m, other.triangles_m)
 
 
+def test_a_part_of_the_town_has_the_movers_of_the_whole():
+    whole, part = (
+        movers_mesh(town(), 7, bounds_m=bounds_m)
+        for bounds_m in (None, (100.0, -50.0, 200.0, 50.0))
+    )
+    everywhere = {tuple(np.round(outline.centroid.coords[0], 6)) for _, outline in things(whole)}
+    here = {tuple(np.round(outline.centroid.coords[0], 6)) for _, outline in things(part)}
+    assert {place for place in everywhere if 106 < place[0] < 194} <= here
+    assert all(99 < place[0] < 201 for place in here)
+
+
 def test_instances_follow_those_of_the_scene(busy):
     scene, mesh = busy
     assert mesh.instances.min() == scene.mesh.instances.max() + 1

@@ -10,7 +10,15 @@ import numpy as np
 
 from crossview import angles
 from crossview.synthetic.markings import CROSSING_LENGTH_M, junctions, rectangles
-from crossview.synthetic.mesh import Mesh, MeshBuilder, at_height, prism, regular_ring, turned
+from crossview.synthetic.mesh import (
+    Mesh,
+    MeshBuilder,
+    at_height,
+    prism,
+    quads,
+    regular_ring,
+    turned,
+)
 
 if TYPE_CHECKING:
     from crossview.synthetic.scene import Scene
@@ -38,6 +46,8 @@ _PARKING_STREETS = frozenset(
 _LEAST_PARKING_WIDTH_M = 5.5
 _LEAST_SIDEWALK_M = 1.0
 _PERSON_RADIUS_M = 0.25
+_SHOULDERS_M = 1.5
+_HALF_HEAD_M = 0.13
 _NO_CARS = frozenset(("track", "busway", "bus_guideway", "pedestrian"))
 
 
@@ -104,6 +114,7 @@ def movers_mesh(
     density: float = 1.0,
     keep_out_m: Sequence[tuple[float, float]] = (),
     keeps_left: bool = False,
+    bounds_m: tuple[float, float, float, float] | None = None,
 ) -> Mesh:
     """Cars in bays, at kerbs and in lanes, and people on sidewalks, at some moment.
 
@@ -116,6 +127,8 @@ def movers_mesh(
         density: Share of the usual number; 0 is an empty town, 2 a crowded one.
         keep_out_m: Places, (x, y), from which everything stays KEEP_OUT_M away: cameras.
         keeps_left: Traffic drives on the left side.
+        bounds_m: West, south, east and north of the part of the town where movers are wanted, which
+            is quicker; they are those of the whole town, but for some at its border.
 
     Raises:
         ValueError: The density is negative.
@@ -132,6 +145,10 @@ def movers_mesh(
             _walking(scene, rng, density),
         ]
     )
+    if bounds_m is not None:
+        low, high = np.split(np.array(bounds_m), 2)
+        is_here = (candidates.middles_m >= low) & (candidates.middles_m <= high)
+        candidates = candidates.at(np.flatnonzero(is_here[:, 0] & is_here[:, 1]))
     first = int(scene.mesh.instances.max(initial=0)) + 1
     return _mesh(candidates.at(_free(scene, candidates, keep_out_m)), first, rng)
 
@@ -149,8 +166,8 @@ def _driving(
             is_forward = street.is_oneway or side * right_m >= -1e-6
             share = min(LANE_SHARE * density, 1.0)
             along_m = _places_m(street.line.length, _LANE_STEP_M, share, rng)
-            parts.append(_beside(street.line, along_m, right_m, is_forward, rng))
-    return _Candidates.joined(parts)
+            parts.append(_Row(street.line, along_m, np.full(len(along_m), right_m), is_forward))
+    return _along(parts, rng, parked=False)
 
 
 def _in_bays(scene: Scene, rng: np.random.Generator, density: float) -> _Candidates:
@@ -177,16 +194,18 @@ def _at_kerbs(scene: Scene, rng: np.random.Generator, density: float, side: floa
                 continue
             room_m = street.line.length - 2 * _JUNCTION_M
             along_m = _JUNCTION_M + _places_m(room_m, _KERB_STEP_M, KERB_SHARE * density, rng)
-            right_m = way * (street.width_m / 2 - _KERB_GAP_M)
-            is_forward = street.is_oneway or way * side > 0
-            parked = _beside(street.line, along_m, right_m, is_forward, rng, parked=True)
-            # from the kerb to the middle of the car
-            widths_m = np.array([kind.width_m for kind in _KINDS])[parked.kinds]
-            ahead = 1.0 if is_forward else -1.0
-            inwards = np.column_stack([-way * ahead * widths_m / 2, np.zeros(len(widths_m))])
-            middles = parked.middles_m + turned(inwards, parked.headings_deg)
-            parts.append(_Candidates(middles, parked.headings_deg, parked.kinds))
-    parked = _Candidates.joined(parts)
+            right_m = np.full(len(along_m), way * (street.width_m / 2 - _KERB_GAP_M))
+            parts.append(_Row(street.line, along_m, right_m, street.is_oneway or way * side > 0))
+    parked = _along(parts, rng, parked=True)
+    # from the kerb to the middle of the car, which the kerb is on the right of if it heads along
+    # the line and the kerb is there, or if neither
+    is_right = np.concatenate(
+        [np.zeros(0, bool), *((row.right_m > 0) == row.is_forward for row in parts)]
+    )
+    widths_m = np.array([kind.width_m for kind in _KINDS])[parked.kinds]
+    inwards = np.column_stack([np.where(is_right, -0.5, 0.5) * widths_m, 0 * widths_m])
+    middles_m = parked.middles_m + turned(inwards, parked.headings_deg)
+    parked = _Candidates(middles_m, parked.headings_deg, parked.kinds)
     places_m, reach_m = junctions(scene.carriageways)
     places_m = np.concatenate([places_m, np.reshape(scene.crossings_m, (-1, 2))])
     crossings_m = np.full(len(scene.crossings_m), CROSSING_LENGTH_M / 2)
@@ -211,10 +230,11 @@ def _walking(scene: Scene, rng: np.random.Generator, density: float) -> _Candida
         share = min(SIDEWALK_SHARE * density, 1.0)
         along_m = _places_m(line.length, _SIDEWALK_STEP_M, share, rng)
         aside_m = right_m + spread_m * (2 * rng.random(len(along_m)) - 1)
-        walking = _beside(line, along_m, aside_m, bool(rng.random() < 0.5), rng)
-        kinds = np.full(len(along_m), _PERSON)
-        parts.append(_Candidates(walking.middles_m, walking.headings_deg, kinds))
-    return _Candidates.joined(parts)
+        parts.append(_Row(line, along_m, aside_m, is_forward=True))
+    walking = _along(parts, rng, parked=False)
+    return _Candidates(
+        walking.middles_m, walking.headings_deg, np.full(len(walking.kinds), _PERSON)
+    )
 
 
 def _places_m(length_m: float, step_m: float, share: float, rng: np.random.Generator) -> np.ndarray:
@@ -225,27 +245,32 @@ def _places_m(length_m: float, step_m: float, share: float, rng: np.random.Gener
     return ((np.arange(count) + 0.5) * step_m + slack_m * jitter)[draw < share]
 
 
-def _beside(
-    line: Any,
-    along_m: np.ndarray,
-    right_m: float | np.ndarray,
-    is_forward: bool,
-    rng: np.random.Generator,
-    *,
-    parked: bool = False,
-) -> _Candidates:
-    """Vehicles at places along a line, so far to its right."""
+class _Row(NamedTuple):
+    """Places beside a line: metres along it and to its right, and whether things head along it."""
+
+    line: Any
+    along_m: np.ndarray
+    right_m: np.ndarray
+    is_forward: bool
+
+
+def _along(rows: Sequence[_Row], rng: np.random.Generator, *, parked: bool) -> _Candidates:
+    """Vehicles at all places."""
     import shapely
 
+    counts = [len(row.along_m) for row in rows]
+    lines = np.repeat(np.array([row.line for row in rows], dtype=object), counts)
+    along_m = np.concatenate([np.zeros(0), *(row.along_m for row in rows)])
+    right_m = np.concatenate([np.zeros(0), *(row.right_m for row in rows)])
+    turn_deg = np.repeat([0.0 if row.is_forward else 180.0 for row in rows], counts)
     start, end = (
-        shapely.get_coordinates(shapely.line_interpolate_point(line, np.maximum(place, 0.0)))
+        shapely.get_coordinates(shapely.line_interpolate_point(lines, np.maximum(place, 0.0)))
         for place in (along_m - 1.0, along_m + 1.0)
     )
     heading_deg = np.asarray(angles.heading_of(*(end - start).T))
-    offset = np.column_stack(np.broadcast_arrays(right_m, np.zeros(len(along_m))))
-    middles = (start + end) / 2 + turned(offset.reshape(-1, 2), heading_deg)
+    middles = (start + end) / 2 + turned(np.column_stack([right_m, 0 * right_m]), heading_deg)
     kinds = _drawn_kinds(len(along_m), rng, parked=parked)
-    return _Candidates(middles, (heading_deg + (0.0 if is_forward else 180.0)) % 360.0, kinds)
+    return _Candidates(middles, (heading_deg + turn_deg) % 360.0, kinds)
 
 
 def _drawn_kinds(count: int, rng: np.random.Generator, *, parked: bool) -> np.ndarray:
@@ -294,51 +319,48 @@ def _free(
 
 def _mesh(movers: _Candidates, first_instance: int, rng: np.random.Generator) -> Mesh:
     builder = MeshBuilder()
-    scales = 0.94 + 0.1 * rng.random(len(movers.kinds))
-    for instance, (middle, heading_deg, kind, scale) in enumerate(
-        zip(movers.middles_m, movers.headings_deg, movers.kinds.tolist(), scales, strict=True),
-        first_instance,
-    ):
-        if kind == _PERSON:
-            _add_person(builder, instance, middle, float(scale))
-        else:
-            _add_vehicle(builder, instance, _KINDS[kind], middle, float(heading_deg))
+    instances = first_instance + np.arange(len(movers.kinds))
+    for k, kind in enumerate(_KINDS):
+        of_kind = np.flatnonzero(movers.kinds == k)
+        some = movers.at(of_kind)
+        for material, shape in _vehicle(kind).items():
+            rows = builder.surfaces(kind.class_name, [material] * len(of_kind), instances[of_kind])
+            builder.triangles(_placed(shape, some), np.repeat(rows, len(shape)))
+    people = np.flatnonzero(movers.kinds == _PERSON)
+    rows = builder.surfaces("person", ["clothes"] * len(people), instances[people])
+    sizes = 0.94 + 0.1 * rng.random(len(people))
+    shape = prism(regular_ring(0.0, 0.0, 0.22, 8), 0.0, _SHOULDERS_M)
+    placed = _placed(shape * sizes[:, None, None, None], movers.at(people))
+    builder.triangles(placed, np.repeat(rows, len(shape)))
+    for (x_m, y_m), size, row in zip(movers.middles_m[people], sizes, rows, strict=True):
+        middle_m = (_SHOULDERS_M + _HALF_HEAD_M) * size
+        head = float(x_m), float(y_m), middle_m, 0.1 * size, _HALF_HEAD_M * size
+        builder.crown(head, int(row))
     return builder.mesh()
 
 
-def _add_vehicle(
-    builder: MeshBuilder, instance: int, kind: _Kind, middle_m: np.ndarray, heading_deg: float
-) -> None:
-    """A body and a cabin that narrows to the roof."""
+def _placed(shapes: np.ndarray, movers: _Candidates) -> np.ndarray:
+    """Triangles (triangles, 3, 3) around the origin, ahead to the north, for every mover."""
+    shapes = np.broadcast_to(shapes, (len(movers.kinds), *shapes.shape[-3:]))
+    offsets = turned(shapes[..., :2], movers.headings_deg[:, None, None])
+    middles = movers.middles_m[:, None, None]
+    return np.concatenate([offsets + middles, shapes[..., 2:]], axis=-1).reshape(-1, 3, 3)
+
+
+def _vehicle(kind: _Kind) -> dict[str, np.ndarray]:
+    """Triangles of each material: a body, and a cabin that narrows to a roof."""
 
     def ring(ahead_m: tuple[float, float], inset_m: float) -> np.ndarray:
         side, (rear, front) = kind.width_m / 2 - inset_m, ahead_m
-        corners = np.array([(-side, rear), (side, rear), (side, front), (-side, front)])
-        return turned(corners, heading_deg) + middle_m
+        return np.array([(-side, rear), (side, rear), (side, front), (-side, front)])
 
     half_m = kind.length_m / 2
-    body = builder.surface(kind.class_name, "paintwork", instance)
-    builder.triangles(prism(ring((-half_m, half_m), 0.0), 0.0, kind.hood_m), body)
+    body = prism(ring((-half_m, half_m), 0.0), 0.0, kind.hood_m)
     front_m, rear_m = (half_m - share * kind.length_m for share in kind.cabin_m)
-    low = at_height(ring((rear_m, front_m), 0.02), kind.hood_m)
     slant_m = 2 * _CABIN_INSET_M
-    high = at_height(ring((rear_m + slant_m, front_m - 2 * slant_m), _CABIN_INSET_M), kind.roof_m)
-    cabin = builder.surface(kind.class_name, "car_glass", instance)
-    sides = prism(low[:, :2], kind.hood_m, kind.roof_m)
-    lid_m = kind.roof_m - 1e-9
-    is_high = sides[:, :, 2] > lid_m
-    # the upper corners of the box, each moved in
-    nearest = np.abs(sides[:, :, None, :2] - low[:, :2]).sum(axis=-1).argmin(axis=-1)
-    sides[is_high] = high[nearest[is_high]]
-    is_lid = is_high.all(axis=1)
-    builder.triangles(sides[~is_lid], cabin)
-    builder.triangles(sides[is_lid], body)
-
-
-def _add_person(builder: MeshBuilder, instance: int, middle_m: np.ndarray, scale: float) -> None:
-    """A slim prism with a head."""
-    x_m, y_m = float(middle_m[0]), float(middle_m[1])
-    row = builder.surface("person", "clothes", instance)
-    shoulders_m, head_m = 1.5 * scale, 0.13 * scale
-    builder.triangles(prism(regular_ring(x_m, y_m, 0.22 * scale, 8), 0.0, shoulders_m), row)
-    builder.crown((x_m, y_m, shoulders_m + head_m, 0.1 * scale, head_m), row)
+    low = at_height(ring((rear_m, front_m), 0.02), kind.hood_m)
+    roof = ring((rear_m + slant_m, front_m - 2 * slant_m), _CABIN_INSET_M)
+    high = at_height(roof, kind.roof_m)
+    windows = quads(low, np.roll(low, -1, axis=0), np.roll(high, -1, axis=0), high)
+    lid = quads(*high[:, None])
+    return {"paintwork": np.concatenate([body, lid]), "car_glass": windows}
