@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crossview.cameras import Camera, map_from_camera
+from crossview.cameras import Camera, Equirectangular, map_from_camera
 from crossview.frames import Pose
 from crossview.grids import MapGrid
-from crossview.synthetic import tracing
+from crossview.synthetic import shading, tracing
+from crossview.synthetic.appearance import Appearance
 from crossview.synthetic.mesh import Mesh
 from crossview.synthetic.palette import CLASSES
 from crossview.synthetic.scene import Scene
@@ -89,6 +90,7 @@ def render_photo(
     pitch_deg: float = 0.0,
     roll_deg: float = 0.0,
     movers: Mesh | None = None,
+    appearance: Appearance | None = None,
 ) -> Rendering:
     """The photo that a camera takes in a scene; a panorama with an Equirectangular camera.
 
@@ -100,6 +102,7 @@ def render_photo(
         pitch_deg: Positive looks up.
         roll_deg: Positive is right side down.
         movers: Cars and people of this moment.
+        appearance: Light, weather and colours of this moment; without one there is no picture.
 
     Raises:
         ValueError: The pose has no heading, or lies inside of a building.
@@ -121,13 +124,21 @@ def render_photo(
         turn = map_from_camera(pose.heading_deg, pitch_deg, roll_deg)
         fan = Fan.of_rays(eye_m, rays.directions @ turn.T)
         lengths = np.sqrt(1.0 + fan.slopes * fan.slopes).reshape(camera.height_px, camera.width_px)
-    picture = _shaped(tracing.trace(indices, fan), lengths.shape)
+    picture = tracing.trace(indices, fan)
+    rgb = None
+    if appearance is not None:
+        rgb = shading.photo_rgb(
+            indices, fan, picture, appearance, pixel_rad=rays.pixel_rad, shape=lengths.shape,
+            wraps=isinstance(camera, Equirectangular),
+        )  # fmt: skip
+    picture = _shaped(picture, lengths.shape)
     return Rendering(
         picture.classes,
         picture.instances,
         picture.along,
         picture.along * lengths,
         picture.normals,
+        rgb,
     )
 
 
@@ -138,6 +149,7 @@ def render_satellite(
     tilt_deg: float = 0.0,
     tilt_azimuth_deg: float = 0.0,
     movers: Mesh | None = None,
+    appearance: Appearance | None = None,
 ) -> SatelliteView:
     """What a satellite sees of a scene: parallel rays through the centres of a map's cells.
 
@@ -148,6 +160,7 @@ def render_satellite(
             by z * tan(tilt_deg), away from the satellite.
         tilt_azimuth_deg: In which direction the satellite stands, clockwise from north.
         movers: Cars and people of this moment.
+        appearance: Light, weather and colours of this moment; without one there is no picture.
 
     Raises:
         ValueError: tilt_deg is not in [0, 60].
@@ -157,8 +170,16 @@ def render_satellite(
         raise ValueError(
             f"tilt_deg must be from 0 (straight down) to {_MAX_TILT_DEG:g}, got {tilt_deg}."
         )
-    picture = tracing.drape(_indices(scene, movers), grid, lean=_lean(tilt_deg, tilt_azimuth_deg))
-    return SatelliteView(grid, picture.classes, picture.instances, picture.along, picture.normals)
+    indices, lean = _indices(scene, movers), _lean(tilt_deg, tilt_azimuth_deg)
+    picture = tracing.drape(indices, grid, lean=lean)
+    rgb = None
+    if appearance is not None:
+        view = np.array([grid.west_m, grid.north_m, grid.cell_m])
+        rgb = shading.map_rgb(indices, np.array(lean), view, picture, appearance)
+    picture = _shaped(picture, grid.shape)
+    return SatelliteView(
+        grid, picture.classes, picture.instances, picture.along, picture.normals, rgb
+    )
 
 
 class _Rays(NamedTuple):
@@ -166,6 +187,7 @@ class _Rays(NamedTuple):
 
     Args:
         directions: In camera axes, (pixels, 3), NaN where there is none.
+        pixel_rad: What the pixel in the middle sees, radians.
         azimuths_rad: Of the columns of a level camera, to the right of its heading, (cols,); None
             where the rays of a column differ, so that there are no azimuths of columns.
         slopes: Of a level camera, climb per metre along the ground, (cols, rows).
@@ -173,6 +195,7 @@ class _Rays(NamedTuple):
     """
 
     directions: np.ndarray
+    pixel_rad: float
     azimuths_rad: np.ndarray | None
     slopes: np.ndarray
     lengths: np.ndarray
@@ -192,14 +215,23 @@ def _rays(camera: Camera) -> _Rays:
     )
     return _Rays(
         directions.reshape(-1, 3),
+        _pixel_rad(camera),
         azimuths_rad[0] if has_columns else None,
         slopes,
         np.sqrt(1.0 + slopes * slopes).T.copy(),
     )
 
 
+def _pixel_rad(camera: Camera) -> float:
+    if isinstance(camera, Equirectangular):
+        return 2 * np.pi / camera.width_px
+    return 1 / camera.fx
+
+
 def _shaped(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """The same pixels in rows and columns."""
+    """The same pixels in rows and columns, to be read only."""
+    for array in picture:
+        array.flags.writeable = False
     return Picture(*(array.reshape(*shape, *array.shape[2:]) for array in picture))
 
 
@@ -235,9 +267,10 @@ def _require_open_air(index: Index, eye_m: np.ndarray) -> None:
 
 
 def _make_read_only(rendering: Rendering | SatelliteView) -> None:
-    """Arrays that nobody can write to: copies, unless nobody else could."""
+    """Arrays that nobody can write to: copies, unless nobody could."""
     for name, value in vars(rendering).items():
         if isinstance(value, np.ndarray):
-            own = value.copy() if value.flags.writeable or value.base is not None else value
+            whole = value if value.base is None else value.base
+            own = value.copy() if value.flags.writeable or whole.flags.writeable else value
             own.flags.writeable = False
             object.__setattr__(rendering, name, own)
