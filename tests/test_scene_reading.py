@@ -381,15 +381,18 @@ def test_crossed_and_empty_outlines_are_mended_or_left_out():
     assert scene.notes["buildings of less than 0.5 m2 left out"] == 1
 
 
-def test_half_a_million_corners_are_simplified():
+@pytest.mark.parametrize("noise_m", [0.0, 3.0])
+def test_half_a_million_corners_are_simplified(noise_m: float):
     turn = np.linspace(0, 2 * np.pi, 500_000, endpoint=False)
-    radius = 100 + 5 * np.sin(40 * turn)
+    noise = noise_m * np.random.default_rng(0).random(len(turn))
+    radius = 100 + 5 * np.sin(40 * turn) + noise
     star = Polygon(np.column_stack([radius * np.cos(turn), radius * np.sin(turn)]))
     scene = scene_of(("area", star, {"building": "yes", "height": "20"}))
-    (building,) = scene.buildings
-    assert len(building.footprint.exterior.coords) <= 2000
-    assert building.footprint.area == approx(star.area, rel=1e-2)
-    assert scene.notes == {"outlines of more than 2000 corners simplified": 1}
+    corners = sum(shapely.get_num_coordinates(b.footprint) for b in scene.buildings)
+    assert corners <= 2000
+    area = sum(building.footprint.area for building in scene.buildings)
+    assert area == approx(star.area, rel=0.01 if noise_m == 0 else 0.1)
+    assert scene.notes["outlines of more than 2000 corners simplified"] == 1
 
 
 def test_buildings_may_overlap():

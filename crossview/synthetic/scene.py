@@ -15,7 +15,8 @@ from crossview.synthetic.fixtures import add_barriers, add_benches, add_posts, a
 from crossview.synthetic.ground import Layer, ground_mesh
 from crossview.synthetic.mesh import Mesh, MeshBuilder
 from crossview.synthetic.solids import add_buildings
-from crossview.synthetic.survey import STOREYS, surveyed
+from crossview.synthetic.survey import surveyed
+from crossview.synthetic.survey_buildings import STOREYS
 from crossview.synthetic.things import Barrier, Bay, Building, Carriageway, Post, Tree
 
 if TYPE_CHECKING:
