@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import logging
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,8 +43,13 @@ REGION_RADIUS_M = 20_000.0
 MAX_CROPS = 2_000_000
 """Of one grid; more is a mistake in the units."""
 
+MAX_SIDE_PX = 16_384
+"""Of a crop: it and what it is made of are in memory at once."""
+
 TURN_MARGIN = 1.02
 """A crop is upright in its region's frame, which turns against true north far from its anchor."""
+
+_log = logging.getLogger(__name__)
 
 _ANCHOR_DECIMALS = 4
 _TOUCH = 1e-6
@@ -67,6 +74,12 @@ class CropSize:
                 f"A crop needs at least one pixel and cells above 0 m, got {self.side_px} px and "
                 f"{self.cell_m} m."
             )
+        if self.side_px > MAX_SIDE_PX:
+            raise ValueError(
+                f"A crop of {self.side_px:,} pixels a side is more than the {MAX_SIDE_PX:,} that "
+                "are cut in one. Choose larger cells (--cell-m), fewer pixels (--crop-px) or a "
+                "smaller side (--crop-m); of a whole area make a mosaic."
+            )
 
     @classmethod
     def of(
@@ -80,7 +93,8 @@ class CropSize:
         """The size by two of its measures, or by one and the imagery's pixel; None by none.
 
         Raises:
-            ValueError: Three of them, or one without a known pixel, or one that is not positive.
+            ValueError: Three of them, or one without a known pixel, or one that is not positive;
+                or more than MAX_SIDE_PX.
         """
         given = [measure for measure in (side_m, side_px, cell_m) if measure is not None]
         if not given:
@@ -163,9 +177,7 @@ def centred_crops(
         frames: By region.
         regions: (N,) the region of each point.
     """
-    names = [file_name(name) for name in points.names]
-    if len(set(names)) < len(names) or "" in names:
-        names = [f"{i:06d}" for i in range(len(names))]
+    names = _crop_names(points.names)
     half_m = size.side_m / 2
     crops: list[Crop | None] = [None] * len(points)
     for region, frame in frames.items():
@@ -175,6 +187,31 @@ def centred_crops(
             grid = MapGrid(frame, x - half_m, y + half_m, size.cell_m, size.side_px, size.side_px)
             crops[i] = Crop(names[i], region, grid)
     return [crop for crop in crops if crop is not None]
+
+
+def _crop_names(names: Sequence[str]) -> list[str]:
+    """Names of points as those of crops, or numbers where they are no names of files."""
+    files = [file_name(name) for name in names]
+    counts = Counter(files)
+    unusable = [name for name, file in zip(names, files, strict=True) if not file]
+    double = [name for name, file in zip(names, files, strict=True) if file and counts[file] > 1]
+    if not (unusable or double):
+        return files
+    numbers = [f"{i:06d}" for i in range(len(files))]
+    if any(names):  # a track has none to begin with
+        reasons = [
+            f"{len(some)} {what}, such as {some[0]!r}"
+            for some, what in ((double, "are double"), (unusable, "are no file names"))
+            if some
+        ]
+        _log.warning(
+            "Of the names of %d points %s: crops are named %s to %s, in the order of the points.",
+            len(names),
+            " and ".join(reasons),
+            numbers[0],
+            numbers[-1],
+        )
+    return numbers
 
 
 def grid_crops(

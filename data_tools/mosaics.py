@@ -30,6 +30,7 @@ MAX_EMPTY_TILES = 1_000_000
 """Between the tiles of one mosaic: overviews are made of them too."""
 
 _GTIFF_BLOCK_STEP_PX = 16
+_TILES_TAG = "TILES"
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,15 @@ class Mosaic:
     """What was written.
 
     Args:
-        path: The file.
+        path: The file; None where too few tiles were there, and nothing was written.
         width_px: Columns.
         height_px: Rows.
-        num_tiles: In it.
-        num_missing: Tiles of the cover that were not there; they are transparent.
+        num_tiles: That were there.
+        num_missing: Tiles of the cover that were not; they are transparent.
         is_lossless: Whether every pixel is that of its tile.
     """
 
-    path: Path
+    path: Path | None
     width_px: int
     height_px: int
     num_tiles: int
@@ -58,18 +59,21 @@ def write_mosaic(
     cover: TileCover,
     path: str | Path,
     *,
+    min_tiles: int = 1,
     progress: Callable[[int], None] = lambda num_tiles: None,  # noqa: ARG005
 ) -> Mosaic:
     """Join tiles into a COG in EPSG:3857: red, green, blue, and alpha 0 where there is no tile.
 
     Pixels are those of the tiles where all of these are lossless (PNG, lossless WebP), else JPEG
     of quality JPEG_QUALITY. The tags PROVIDER, ATTRIBUTION, TERMS_URL, DATE and ZOOM say where they
-    come from. The file appears whole or not at all, and memory does not grow with the area.
+    come from, TILES how many they are. The file appears whole or not at all, and memory does not
+    grow with the area.
 
     Args:
         imagery: The tiles.
         cover: Which of them, at the imagery's zoom; not on both sides of the antimeridian.
         path: The file to write.
+        min_tiles: Write nothing where fewer are there; a mosaic of none is never written.
         progress: Called with the number of tiles after each row of them.
 
     Raises:
@@ -88,12 +92,28 @@ def write_mosaic(
         draft = Path(folder) / "draft.tif"
         with _draft(draft, imagery, cover) as target:
             num_tiles, lossless = _write_tiles(target, imagery, cover, progress)
-            target.update_tags(**_tags(imagery.origin, cover.zoom))
+            target.update_tags(**_tags(imagery.origin, cover.zoom), **{_TILES_TAG: num_tiles})
             height_px, width_px = target.shape
-        with atomic.replacing(path) as temporary:
-            rasterio.shutil.copy(draft, temporary, driver="COG", **_compression(lossless))
+        is_enough = num_tiles >= max(1, min_tiles)
+        if is_enough:
+            with atomic.replacing(path) as temporary:
+                rasterio.shutil.copy(draft, temporary, driver="COG", **_compression(lossless))
     missing = cover.num_tiles - num_tiles
-    return Mosaic(path, width_px, height_px, num_tiles, missing, lossless)
+    return Mosaic(path if is_enough else None, width_px, height_px, num_tiles, missing, lossless)
+
+
+def num_tiles_of(path: str | Path) -> int:
+    """How many tiles a mosaic of ours was made of; 0 of anything else, or where there is none."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    if not Path(path).is_file():
+        return 0
+    try:
+        with rasterio.open(path) as source:
+            return int(source.tags().get(_TILES_TAG, 0))
+    except (RasterioError, ValueError):
+        return 0
 
 
 def require_dense(cover: TileCover) -> None:

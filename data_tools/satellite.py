@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crossview.errors import ContentError, CrossviewError, StoreError
+from crossview.errors import (
+    ContentError,
+    CrossviewError,
+    DatasetError,
+    ManifestError,
+    StoreError,
+)
 from crossview.frames import LocalFrame
 from crossview.tiles import TileId
 from data_tools import capabilities, downloads, fetch, galleries, providers, tile_plans
@@ -27,7 +33,7 @@ from data_tools.imagery import (
     TileImagery,
     open_archive,
 )
-from data_tools.mosaics import Mosaic, require_dense, write_mosaic
+from data_tools.mosaics import Mosaic, num_tiles_of, require_dense, write_mosaic
 from data_tools.points import Points
 from data_tools.providers import Provider, require_permission
 from data_tools.tile_plans import Plan, ground_resolution_m, tile_ids
@@ -71,7 +77,9 @@ class Job:
         min_covered: Share of a crop that must be covered; else it is left out.
         tile_px: Side of an archive's tiles, where it is not 256.
         said: Attributes of Origin to say of a file instead of what it says itself.
-        name: Of the dataset.
+        name: Of the dataset and the mosaic; "" for that of the folder, and that of the area.
+        copy_images: Copy the views' images into the dataset, else they stay where they are.
+        overwrite: Replace a manifest of other views or crops.
     """
 
     source: Provider | Path
@@ -86,16 +94,49 @@ class Job:
     min_covered: float = 1.0
     tile_px: int | None = None
     said: Mapping[str, str] = field(default_factory=dict)
-    name: str = "satellite"
+    name: str = ""
+    copy_images: bool = False
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
-        if self.views is not None:
-            galleries.common_folder(self.views, self.out / CROPS_FOLDER)  # or it raises
+        if not (self.with_mosaic or self.crops):
+            raise ValueError("There is nothing to make: neither a mosaic nor crops.")
+        if not 0 <= self.min_covered <= 1:
+            raise ValueError(
+                f"min_covered is a share of a crop, from 0 to 1; got {self.min_covered:g}."
+            )
+        if self.views is not None and self.crops:
+            self.roots(self.views)  # or it raises
 
     @property
     def store_path(self) -> Path:
         """Where the tiles are kept as the server sent them."""
         return self.out / STORE_FILE
+
+    @property
+    def crops_folder(self) -> Path:
+        """Where crops are written."""
+        return self.out / CROPS_FOLDER
+
+    @property
+    def manifest_folder(self) -> Path:
+        """Where the manifest is written."""
+        return self.out / MANIFEST_FOLDER
+
+    def roots(self, views: Manifest) -> galleries.Roots:
+        """Where images of the views and crops are in the manifest.
+
+        Raises:
+            DatasetError: They are not copied, and have no folder in common.
+        """
+        if self.copy_images:
+            return galleries.roots_of_copies(views, self.crops_folder, self.manifest_folder)
+        return galleries.roots_in_place(views, self.crops_folder)
+
+    @property
+    def dataset_name(self) -> str:
+        """Its name, or that of the folder."""
+        return self.name or self.out.resolve().name
 
     def cover(self, zoom: int, tile_px: int) -> TileCover:
         """The tiles that the products need."""
@@ -111,8 +152,6 @@ class Job:
             edge_m = EDGE_PX * max(across_m, self.crops[0].grid.cell_m)
             half_m = side_m / 2 * gallery.TURN_MARGIN + edge_m
             covers.append(cover_around(centers, half_m, zoom))
-        if not covers:
-            raise ValueError("There is nothing to make: neither a mosaic nor crops.")
         runs = [np.concatenate(axis) for axis in zip(*(c.runs() for c in covers), strict=True)]
         return TileCover.of_runs(zoom, *runs)
 
@@ -122,7 +161,7 @@ class Result:
     """What was made.
 
     Args:
-        mosaics: Files, one for each side of the antimeridian.
+        mosaics: One for each side of the antimeridian; without a path where none was written.
         crops: Every crop, with what became of it.
         manifest: Folder of the manifest, or None where there are no crops.
         download: What became of the tiles, or None where nothing was fetched.
@@ -166,7 +205,10 @@ class Result:
         return {
             "complete": self.is_complete,
             "tiles": fetched,
-            "mosaics": [{**asdict(mosaic), "path": str(mosaic.path)} for mosaic in self.mosaics],
+            "mosaics": [
+                {**asdict(mosaic), "path": None if mosaic.path is None else str(mosaic.path)}
+                for mosaic in self.mosaics
+            ],
             "crops": {
                 "written": len(self.crops) - self.num_missing_crops,
                 "left_out": [crop.crop.tile_id for crop in self.crops if crop.file is None],
@@ -217,7 +259,8 @@ def job_of(
     """
     places: Any = None if isinstance(target, Area) else _places(target)
     lat_deg = target.center[0] if isinstance(target, Area) else float(places[0].lat_deg.mean())
-    zoom = _zoom(source, zoom, resolution_m, lat_deg)
+    lats_deg = target.shape.bounds[1::2] if isinstance(target, Area) else places[0].lat_deg
+    zoom = _zoom(source, zoom, resolution_m, tile_plans.lat_ends_deg(lats_deg)[0])
     size = CropSize.of(crop_m, crop_px, cell_m, pixel_m=_pixel_m(source, zoom, lat_deg))
     frames: dict[str, LocalFrame] = {}
     crops: list[Crop] = []
@@ -240,7 +283,7 @@ def job_of(
             crops = gallery.centred_crops(points, size, frames, regions)
     if isinstance(source, Provider):
         tile_plans.require_coverage(source, area)
-    return Job(
+    job = Job(
         source,
         area,
         Path(out),
@@ -251,6 +294,24 @@ def job_of(
         with_mosaic=not crops if with_mosaic is None else with_mosaic,
         **options,
     )
+    return job if job.views is None else _beside(job, job.views)
+
+
+def _beside(job: Job, views: Manifest) -> Job:
+    """The job, its crops under names that other tiles of the views' manifest have not."""
+    if not (job.crops and len(views.tiles)):
+        return job
+    provider = _origin(job).provider
+    named = galleries.names_beside(
+        views, job.crops, job.crops_folder, provider=provider, image_format=job.image_format
+    )
+    if named[0].tile_id != job.crops[0].tile_id:
+        _log.info(
+            "%s has other tiles of these names, so the new ones are called %s and so on.",
+            views.name,
+            named[0].tile_id,
+        )
+    return replace(job, crops=named)
 
 
 def _places(target: Points | Manifest) -> tuple[Points, dict[str, LocalFrame], np.ndarray]:
@@ -304,6 +365,10 @@ def refusals(job: Job, plan: Plan, *, has_permission: bool = False, yes: bool = 
     """
     provider, zoom = _provider_and_zoom(job)
     num_kept, reasons = 0, []
+    try:
+        require_room(job)
+    except CrossviewError as error:
+        reasons.append(str(error))
     if job.store_path.is_file():
         with TileStore(job.store_path) as store:
             num_kept = len(store)
@@ -327,6 +392,25 @@ def refusals(job: Job, plan: Plan, *, has_permission: bool = False, yes: bool = 
     return reasons
 
 
+def require_room(job: Job) -> None:
+    """Refuse a folder that has a manifest of something else (see galleries.require_same).
+
+    Raises:
+        DatasetError: It has, and is not to be overwritten.
+    """
+    if not job.crops or job.overwrite:
+        return
+    try:
+        before = galleries.manifest_there(job.manifest_folder)
+    except ManifestError as error:
+        raise DatasetError(
+            f"{job.manifest_folder} is there, and cannot be read: {error} Name another --out, or "
+            "replace it with --overwrite."
+        ) from error
+    if before is not None:
+        galleries.require_same(before, _planned_manifest(job), job.crops)
+
+
 def fetch_tiles(
     job: Job,
     *,
@@ -347,6 +431,7 @@ def fetch_tiles(
         progress: Called with the number of tiles that are done since the last call.
     """
     provider, zoom = _provider_and_zoom(job)
+    require_room(job)
     cover = job.cover(zoom, provider.tile_px)
     require_permission(provider, cover.num_tiles, has_permission=has_permission)
     wanted = tile_ids(cover)
@@ -379,6 +464,7 @@ def make_products(
         report: Of the download before.
         bar: From a total and a unit to what is called with the number of units done since.
     """
+    require_room(job)
     mosaics: list[Mosaic] = []
     written: list[WrittenCrop] = []
     with _opened(job) as imagery:
@@ -388,22 +474,35 @@ def make_products(
                     f"{job.source} is one image already, so there is nothing to join. Ask for "
                     "crops: --crop-m and --crop-px."
                 )
-            for piece in job.area.pieces:
+            for piece in replace(job.area, name=job.name or job.area.name).pieces:
                 path = job.out / f"{gallery.file_name(piece.name) or 'area'}.tif"
+                # what a server could not send today is no reason to lose what it sent before
+                num_before = num_tiles_of(path) if report is not None and report.failed else 0
                 cover = piece.cover(imagery.zoom)
                 with bar(cover.num_tiles, "tile") as progress:
-                    mosaics.append(write_mosaic(imagery, cover, path, progress=progress))
+                    mosaic = write_mosaic(
+                        imagery, cover, path, min_tiles=num_before, progress=progress
+                    )
+                mosaics.append(mosaic)
+                if mosaic.path is None:
+                    kept = f"; {path} stays as it was" if path.exists() else ""
+                    _log.warning(
+                        "No mosaic is written of %d of %d tiles%s.",
+                        mosaic.num_tiles,
+                        cover.num_tiles,
+                        kept,
+                    )
         with bar(len(job.crops), "crop") as progress:
             for crop in gallery.write_crops(
                 imagery,
                 job.crops,
-                job.out / CROPS_FOLDER,
+                job.crops_folder,
                 image_format=job.image_format,
                 min_covered=job.min_covered,
             ):
                 written.append(crop)
                 progress(1)
-        manifest = _save_manifest(job, written, imagery.origin) if job.crops else None
+        manifest = _save_manifest(job, written, imagery.origin, report) if job.crops else None
     return Result(tuple(mosaics), tuple(written), manifest, report)
 
 
@@ -462,14 +561,69 @@ def _opened(job: Job) -> Iterator[Imagery]:
         yield image
 
 
-def _save_manifest(job: Job, written: Sequence[WrittenCrop], origin: Origin) -> Path | None:
+def _origin(job: Job) -> Origin:
+    if isinstance(job.source, Provider):
+        return origin_of(job.source)
+    with _opened(job) as imagery:
+        return imagery.origin
+
+
+def _manifest_of(job: Job, written: Sequence[WrittenCrop], origin: Origin) -> Manifest:
+    if job.views is not None:
+        return galleries.with_views(job.views, written, origin, job.roots(job.views))
+    return galleries.gallery_of(
+        written,
+        origin,
+        job.frames,
+        job.crops_folder,
+        job.manifest_folder,
+        name=job.dataset_name,
+    )
+
+
+def _planned_manifest(job: Job) -> Manifest:
+    """What there will be if the imagery covers every crop."""
+    written = [WrittenCrop(crop, 1.0, f"{crop.tile_id}.{job.image_format}") for crop in job.crops]
+    return _manifest_of(job, written, _origin(job))
+
+
+def _manifest_before(job: Job) -> Manifest | None:
+    try:
+        return galleries.manifest_there(job.manifest_folder)
+    except ManifestError:
+        return None  # and is to be overwritten: see require_room
+
+
+def _save_manifest(
+    job: Job,
+    written: Sequence[WrittenCrop],
+    origin: Origin,
+    report: downloads.DownloadReport | None,
+) -> Path | None:
+    folder = job.manifest_folder
     there = [crop for crop in written if crop.file is not None]
+    kept = f"; {folder} stays as it was" if folder.exists() else ""
     if not there:
-        _log.warning("No crop is covered by the imagery, so there is no manifest.")
+        _log.warning("No crop is covered by the imagery, so no manifest is written%s.", kept)
         return None
-    crops_folder, folder = job.out / CROPS_FOLDER, job.out / MANIFEST_FOLDER
-    if job.views is None:
-        galleries.save_gallery(there, origin, job.frames, crops_folder, folder, name=job.name)
-    else:
-        galleries.save_with_views(job.views, there, origin, crops_folder, folder)
+    require_room(job)  # it may have changed since the beginning
+    made = _manifest_of(job, there, origin)
+    before = _manifest_before(job)
+    is_same = before is not None and not galleries.difference(
+        before, _planned_manifest(job), job.crops
+    )
+    num_before = 0 if before is None or not is_same else len(before.tiles)
+    if report is not None and report.failed and len(made.tiles) < num_before:
+        _log.warning(
+            "After failures only %d of %d tiles could be made%s.", len(made.tiles), num_before, kept
+        )
+        return None
+    if job.views is not None and (copied := job.roots(job.views).copied) is not None:
+        galleries.copy_images(job.views, copied)
+    if before is not None and is_same:
+        made = galleries.filled(made, before)
+    saved = galleries.save(made, folder, views=job.views, before=before)
+    if before is not None and not is_same:
+        num_removed = galleries.remove_orphans(before, saved, job.crops_folder)
+        _log.info("%d crops of the manifest that was replaced are removed.", num_removed)
     return folder

@@ -6,6 +6,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from crossview import tiles
 from crossview.errors import MapError
 from crossview.tiles import TileId
@@ -19,6 +22,9 @@ TYPICAL_TILE_BYTES = 19_000
 LARGE_TILES = 100_000
 """More new tiles than this are fetched only when asked for twice (--yes)."""
 
+NOTABLE_DIFFERENCE = 0.01
+"""Of the pixels at two ends of an area: more is told."""
+
 MOST_TILES = 20_000_000
 """More are not fetched at all: that is a country, which providers give away as files."""
 
@@ -27,6 +33,11 @@ _log = logging.getLogger(__name__)
 
 def zoom_for_resolution(provider: Provider, lat_deg: float, resolution_m: float) -> int:
     """The smallest zoom whose pixels are at most so large on the ground, both ways.
+
+    Args:
+        provider: Whose zooms.
+        lat_deg: Where; of an area the latitude nearest to the equator, where pixels are largest.
+        resolution_m: Size of a pixel on the ground.
 
     Raises:
         ValueError: The provider has none.
@@ -56,6 +67,15 @@ def ground_resolution_m(lat_deg: float, zoom: int, tile_px: int = 256) -> tuple[
     """Size of a pixel on the ellipsoid, (east-west, north-south)."""
     across_m, up_m = tiles.resolution_m(lat_deg, zoom, tile_px=tile_px)
     return float(across_m), float(up_m)
+
+
+def lat_ends_deg(lat_deg: npt.ArrayLike) -> tuple[float, float]:
+    """The latitudes nearest to the equator and farthest from it, of an area with some on its border
+    or of points.
+    """
+    south, north = float(np.min(lat_deg)), float(np.max(lat_deg))
+    nearest = 0.0 if south <= 0 <= north else min(south, north, key=abs)
+    return nearest, max(south, north, key=abs)
 
 
 def require_coverage(provider: Provider, area: Area) -> None:
@@ -97,11 +117,14 @@ class Plan:
         north_south_m: The other way; Web Mercator's pixels are not square on the ellipsoid.
         square_km: Of the area.
         num_tiles: That it needs.
-        num_stored: That are there already, or known not to exist.
-        num_refreshed: Of those, stored ones that are asked whether they have changed.
+        num_stored: That are there already.
+        num_absent: That the provider is known not to have.
+        num_refreshed: Stored ones that are asked whether they have changed.
         megabytes: To fetch, about.
         minutes: At the rate, about.
         rate_per_s: Tiles a second.
+        ends: (lat_deg, east-west, north-south) where pixels are largest and smallest, if their
+            sizes differ by more than a hundredth; else empty.
     """
 
     provider: str
@@ -113,15 +136,17 @@ class Plan:
     square_km: float
     num_tiles: int
     num_stored: int
+    num_absent: int
     num_refreshed: int
     megabytes: float
     minutes: float
     rate_per_s: float
+    ends: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def num_missing(self) -> int:
         """Tiles to fetch."""
-        return self.num_tiles - self.num_stored
+        return self.num_tiles - self.num_stored - self.num_absent
 
     @property
     def num_requests(self) -> int:
@@ -130,17 +155,20 @@ class Plan:
 
     def sentences(self) -> str:
         """The plan in words."""
-        place = (
-            f"{abs(self.lat_deg):.3f} {'NS'[self.lat_deg < 0]}, "
-            f"{abs(self.lon_deg):.3f} {'EW'[self.lon_deg < 0]}"
+        place = f"{_latitude(self.lat_deg)}, {abs(self.lon_deg):.3f} {'EW'[self.lon_deg < 0]}"
+        ends = " and ".join(
+            f"{across_m:.4f} x {up_m:.4f} m at {_latitude(lat_deg)}"
+            for lat_deg, across_m, up_m in self.ends
         )
         again = f" ({self.num_refreshed:,} to look at again)" if self.num_refreshed else ""
+        absent = f"{self.num_absent:,} known not to exist, " if self.num_absent else ""
         return (
             f"{self.provider}, zoom {self.zoom}: a pixel is {self.east_west_m:.4f} m east-west and "
-            f"{self.north_south_m:.4f} m north-south around {place}.\n"
+            f"{self.north_south_m:.4f} m north-south around {place}{'; ' * bool(ends)}{ends}.\n"
             f"{self.square_km:,.2f} square km: {self.num_tiles:,} tiles, {self.num_stored:,} there "
-            f"already{again}, {self.num_missing:,} to fetch: about {_size(self.megabytes)} and "
-            f"{_duration(self.minutes)} at {self.rate_per_s:g} a second."
+            f"already{again}, {absent}{self.num_missing:,} to fetch: about "
+            f"{_size(self.megabytes)} and {_duration(self.minutes)} at {self.rate_per_s:g} a "
+            "second."
         )
 
     def require_sensible(self, *, yes: bool) -> None:
@@ -191,8 +219,7 @@ def plan(
             wanted = tile_ids(cover)
             num_stored = len(store.stored(wanted))
             num_absent = 0 if ask_absent_again else len(store.absent(wanted))
-            if len(store):
-                tile_bytes = store_path.stat().st_size / len(store)
+            tile_bytes = store.mean_bytes() or tile_bytes
     lat_deg, lon_deg = area.center
     num_missing = cover.num_tiles - num_stored - num_absent
     num_refreshed = num_stored if refresh else 0
@@ -205,18 +232,35 @@ def plan(
         *ground_resolution_m(lat_deg, cover.zoom, provider.tile_px),
         area.square_km,
         cover.num_tiles,
-        num_stored + num_absent,
+        num_stored,
+        num_absent,
         num_refreshed,
         num_missing * tile_bytes / 1e6,
         (num_missing + num_refreshed) / rate_per_s / 60,
         rate_per_s,
+        _ends(area, cover.zoom, provider.tile_px),
     )
+
+
+def _ends(area: Area, zoom: int, tile_px: int) -> tuple[tuple[float, float, float], ...]:
+    _, south, _, north = area.shape.bounds
+    ends = [
+        (lat_deg, *ground_resolution_m(lat_deg, zoom, tile_px))
+        for lat_deg in lat_ends_deg([south, north])
+    ]
+    (_, *largest_m), (_, *smallest_m) = ends
+    differs = max(largest_m) > (1 + NOTABLE_DIFFERENCE) * max(smallest_m)
+    return tuple(ends) if differs else ()
 
 
 def tile_ids(cover: TileCover) -> list[TileId]:
     """The tiles of a cover, one by one."""
     x, y = cover.tiles()
     return [TileId(cover.zoom, *place) for place in zip(x.tolist(), y.tolist(), strict=True)]
+
+
+def _latitude(lat_deg: float) -> str:
+    return f"{abs(lat_deg):.3f} {'NS'[lat_deg < 0]}"
 
 
 def _size(megabytes: float) -> str:

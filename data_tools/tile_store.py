@@ -32,6 +32,8 @@ BATCH_TILES = 256
 """Tiles of one commit."""
 PLACEHOLDER_TILES = 16
 """Distinct tiles with identical, structured bytes: a picture that says "no imagery"."""
+SAMPLE_TILES = 1024
+"""That say how large a tile is."""
 WAIT_S = 60.0
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
 """Pillow's name and MBTiles' name."""
@@ -123,7 +125,8 @@ def _decoded(body: bytes, tile_px: int) -> tuple[str, tuple[int, ...], tuple[int
             f"Expected an image of {tile_px} x {tile_px} pixels (JPEG, PNG or WebP), got "
             f"{len(body)} bytes that cannot be decoded, beginning with {body[:60]!r} ({error})."
         ) from None
-    raise ContentError(f"Expected a tile of {tile_px} x {tile_px} pixels, got {size}.")
+    hint = f" If all tiles are such, say --tile-px {size[0]}." if size[0] == size[1] else ""
+    raise ContentError(f"Expected a tile of {tile_px} x {tile_px} pixels, got {size}.{hint}")
 
 
 class TileStore:
@@ -345,6 +348,16 @@ class TileStore:
     def __len__(self) -> int:
         with self._translated():
             return int(self._connection().execute("SELECT count(*) FROM tiles").fetchone()[0])
+
+    def mean_bytes(self) -> float | None:
+        """Of a tile, about, None where none is stored; the file's size says nothing while tiles
+        that were committed are in the file beside it.
+        """
+        sample = f"SELECT tile_data FROM tiles LIMIT {SAMPLE_TILES}"  # noqa: S608
+        query = f"SELECT avg(length(tile_data)) FROM ({sample})"  # noqa: S608
+        with self._translated():
+            mean: float | None = self._connection().execute(query).fetchone()[0]
+        return mean
 
     def get(self, tile: TileId) -> bytes | None:
         """A tile's bytes as the server sent them, None where it is not stored."""

@@ -47,6 +47,13 @@ def test_a_size_is_two_measures_or_one_and_the_pixel(measures, pixel_m, expected
     assert (size.side_px, size.cell_m) == approx(expected)
 
 
+def test_a_crop_that_is_larger_than_memory_is_refused():
+    assert CropSize.of(100.0, crops.MAX_SIDE_PX, None).side_px == 16_384
+    for measures in ((0.5, 100_000, None), (5_000.0, None, 0.1)):
+        with pytest.raises(ValueError, match=r"more than the 16,384"):
+            CropSize.of(*measures)
+
+
 @pytest.mark.parametrize("measures", [(70.0, 512, 0.1), (70.0, 0, None), (-1.0, 512, None)])
 def test_an_impossible_size_is_refused(measures):
     with pytest.raises(ValueError, match="--crop-m"):
@@ -79,16 +86,22 @@ def test_a_centred_crop_has_its_point_in_the_middle_and_its_size_on_the_ground()
     assert centers.lon_deg == approx(places.lon_deg, abs=1e-9)
 
 
-def test_crops_have_the_names_of_their_points_where_those_differ():
+def test_crops_have_the_names_of_their_points_where_those_differ(caplog):
     frames, regions = crops.regions_of(points([49.0, 49.0], [8.0, 8.001]))
-    for names, expected in (
-        (("a/b é.jpg", "c.JPEG"), ["a_b_", "c"]),
-        (("same", "same"), ["000000", "000001"]),
-        (("", "x"), ["000000", "000001"]),
+    for names, expected, words in (
+        (("a/b é.jpg", "c.JPEG"), ["a_b_", "c"], ""),
+        (("same", "same"), ["000000", "000001"], "2 are double, such as 'same'"),
+        (("a/b", "a_b"), ["000000", "000001"], "2 are double, such as 'a/b'"),
+        (("...", "x"), ["000000", "000001"], "1 are no file names, such as '...'"),
+        (("", "x"), ["000000", "000001"], "1 are no file names, such as ''"),
+        (("", ""), ["000000", "000001"], ""),
     ):
+        caplog.clear()
         places = points([49.0, 49.0], [8.0, 8.001], names)
         made = crops.centred_crops(places, SIZE, frames, regions)
         assert [crop.tile_id for crop in made] == expected
+        assert words in caplog.text
+        assert bool(caplog.records) == bool(words)
 
 
 def test_points_of_two_cities_have_two_regions():

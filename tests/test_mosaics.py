@@ -14,7 +14,7 @@ from rio_cogeo.cogeo import cog_validate
 from crossview.tiles import TileId
 from data_tools.areas import Area, TileCover
 from data_tools.imagery import Origin, TileImagery
-from data_tools.mosaics import write_mosaic
+from data_tools.mosaics import num_tiles_of, write_mosaic
 
 ZOOM, LEFT, TOP = 18, 41_400, 89_600
 ORIGIN = Origin("made up", "© nobody", "https://example.org/terms", "2020")
@@ -81,6 +81,25 @@ def test_missing_tiles_are_transparent_and_counted(tmp_path):
         alpha = dataset.read(4)
     assert (alpha[:256, 256:] == 0).all()
     assert (alpha[256:] == 255).all()
+
+
+def test_a_mosaic_of_too_few_tiles_is_not_written(tmp_path):
+    cover, path = cover_of(2, 1), tmp_path / "m.tif"
+    ids = [TileId(ZOOM, LEFT, TOP), TileId(ZOOM, LEFT + 1, TOP)]
+    none, one, both = (
+        view_of(pyramids.Tiles(pyramids.noise_tile, without=gone)) for gone in (ids, ids[1:], [])
+    )
+    made = write_mosaic(none, cover, path)
+    assert (made.path, made.num_tiles, made.num_missing) == (None, 0, 2)
+    assert list(tmp_path.iterdir()) == []
+    assert write_mosaic(both, cover, path).path == path
+    before = path.read_bytes()
+    assert write_mosaic(one, cover, path, min_tiles=num_tiles_of(path)).path is None
+    assert path.read_bytes() == before
+    assert write_mosaic(one, cover, path).path == path
+    assert num_tiles_of(path) == 1
+    path.write_text("no image")
+    assert num_tiles_of(path) == num_tiles_of(tmp_path / "nothing.tif") == 0
 
 
 def test_a_polygon_reads_no_tile_beside_it(tmp_path):

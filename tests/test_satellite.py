@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +23,18 @@ from pytest import approx
 from crossview import rasters, tiles
 from crossview.errors import DatasetError, MapError
 from crossview.manifest import Manifest
-from data_tools import capabilities, downloads, galleries, providers, satellite, tile_plans
+from data_tools import (
+    capabilities,
+    downloads,
+    fetch,
+    galleries,
+    providers,
+    satellite,
+    tile_plans,
+)
 from data_tools.areas import Area
 from data_tools.cli import main
+from data_tools.mosaics import num_tiles_of
 from data_tools.points import Points
 from data_tools.tile_store import TileImage, TileStore
 
@@ -142,7 +152,8 @@ def test_other_services_of_a_real_server_give_the_same_pixels(tmp_path, source, 
     assert_is_the_source(out / "box.tif", source)
 
 
-def test_an_address_that_is_no_wmts_is_told_in_the_servers_words(tmp_path, mapproxy):
+def test_an_address_that_is_no_wmts_is_told_in_the_servers_words(tmp_path, mapproxy, monkeypatch):
+    monkeypatch.setattr(fetch, "LONGEST_BACKOFF_S", 0.0)
     box = ("--box", *inner_box(), "--zoom", ZOOM, "--out", tmp_path / "o")
     assert_refused("The server says: unknown WMTS request", *box, "--wmts",
                    mapproxy + "/service?SERVICE=WMTS&REQUEST=GetNothing")  # fmt: skip
@@ -195,6 +206,72 @@ def test_a_place_without_a_single_tile_is_questioned(tmp_path, template):
     assert result.exit_code == 1
     assert "none of these tiles. Is the place right" in result.stderr
     assert "--ask-absent-again" in result.stderr
+
+
+def test_a_mosaic_is_not_replaced_by_less_after_failures(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "LONGEST_BACKOFF_S", 0.0)
+    out, ids = (
+        tmp_path / "o",
+        [(ZOOM, LEFT + 1 + i, TOP + 1 + j) for i in range(4) for j in range(3)],
+    )
+    with TileServer(tile_px=256, faults={tile: ["500"] * 6 for tile in ids[:5]}) as server:
+        command = ("--box", *inner_box(), "--zoom", ZOOM, "--url", server.url, "--out", out)
+
+        def ran():
+            result = run(*command)
+            return result.exit_code, result.stdout, result.stderr
+
+        mosaic = out / "box.tif"
+        code, stdout, _ = ran()
+        assert (code, stdout, num_tiles_of(mosaic)) == (1, f"{mosaic}\n", 7)
+        assert (ran()[0], num_tiles_of(mosaic)) == (0, 12)
+        good = mosaic.read_bytes()
+        (out / "tiles.mbtiles").unlink()
+        server.faults.update({tile: deque(["500"] * 6) for tile in ids[:5]})
+        code, stdout, stderr = ran()
+        assert (code, stdout, mosaic.read_bytes() == good) == (1, "", True)
+        assert "No mosaic is written of 7 of 12 tiles" in stderr
+        assert f"{mosaic} stays as it was" in stderr
+        (out / "tiles.mbtiles").unlink()
+        server.absent.update(ids)
+        code, stdout, stderr = ran()
+        assert (code, stdout, mosaic.read_bytes() == good) == (1, "", True)
+        mosaic.unlink()
+        code, stdout, stderr = ran()
+        assert (code, stdout, mosaic.exists()) == (1, "", False)
+        assert "stays" not in stderr
+        answer = json.loads(run(*command, "--json").stdout)
+        assert (answer["complete"], answer["mosaics"][0]["path"]) == (False, None)
+
+
+def test_a_manifest_is_not_replaced_by_less_after_failures(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "LONGEST_BACKOFF_S", 0.0)
+    lat_deg, lon_deg = middle()
+    csv = write_points(tmp_path / "p.csv", (lat_deg, lon_deg), (lat_deg, lon_deg + 3e-3))
+    x, y = (int(axis) for axis in tiles.tile(lat_deg, lon_deg + 3e-3, ZOOM))
+    with TileServer(tile_px=256) as server:
+        command = ("--points", csv, "--crop-m", 30, "--crop-px", 30, "--zoom", ZOOM,
+                   "--url", server.url, "--out", tmp_path / "o")  # fmt: skip
+        assert run(*command).exit_code == 0
+        (tmp_path / "o" / "tiles.mbtiles").unlink()
+        server.faults[ZOOM, x, y].extend(["500"] * 6)
+        result = run(*command)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "After failures only 1 of 2 tiles" in result.stderr
+        assert len(Manifest.load(tmp_path / "o" / "manifest").tiles) == 2
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+
+
+def test_mosaics_have_the_name_that_is_given(tmp_path, template):
+    west, south, east, north = inner_box()
+    common = ("--url", template, "--zoom", ZOOM, "--out", tmp_path / "o")
+    run("--box", *inner_box(), *common, "--name", "whole")
+    result = run("--box", west, south, east, (south + north) / 2, *common, "--name", "south part")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{tmp_path / 'o' / 'south_part.tif'}\n"
+    with rasterio.open(tmp_path / "o" / "whole.tif") as whole:
+        assert whole.shape == (3 * 256, 4 * 256)
 
 
 def test_tiles_of_512_pixels_are_bit_exact_too(tmp_path, source, template):
@@ -356,7 +433,8 @@ def test_an_area_becomes_crops_on_a_grid(tmp_path, template):
     assert answer["mosaics"] == []
 
 
-def test_views_of_a_manifest_get_crops_and_pairs(tmp_path, template):
+def save_drive(tmp_path):
+    """Three photos with positions, as a manifest."""
     lat_deg, lon_deg = middle()
     (tmp_path / "photos").mkdir()
     camera = {
@@ -375,8 +453,12 @@ def test_views_of_a_manifest_get_crops_and_pairs(tmp_path, template):
         regions=[{"name": "town", "lat_deg": lat_deg, "lon_deg": lon_deg}],
         cameras=[camera], views=views,
     ).save(tmp_path / "drive")  # fmt: skip
+    return tmp_path / "drive"
+
+
+def test_views_of_a_manifest_get_crops_and_pairs(tmp_path, template):
     result = run(
-        "--views", tmp_path / "drive", "--url", template, "--zoom", ZOOM, "--crop-m", 60,
+        "--views", save_drive(tmp_path), "--url", template, "--zoom", ZOOM, "--crop-m", 60,
         "--out", tmp_path / "o",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -394,9 +476,202 @@ def test_views_of_a_manifest_get_crops_and_pairs(tmp_path, template):
 
 def test_photos_and_crops_without_a_folder_in_common_are_refused(tmp_path):
     views = SimpleNamespace(image_folder=Path("/photos-of-nowhere"))
-    assert galleries.common_folder(views, Path("/photos-of-nowhere/crops")) == views.image_folder
-    with pytest.raises(DatasetError, match="no folder in common"):
-        galleries.common_folder(views, tmp_path / "crops")
+    roots = galleries.roots_in_place(views, Path("/photos-of-nowhere/crops"))
+    assert (roots.image_root, roots.of_photos, roots.of_crops) == (
+        "/photos-of-nowhere", "", "crops/",
+    )  # fmt: skip
+    with pytest.raises(DatasetError, match=r"no folder in common.*--copy-images"):
+        galleries.roots_in_place(views, tmp_path / "crops")
+
+
+def test_photos_that_are_copied_move_with_the_dataset(tmp_path, source):
+    views = save_drive(tmp_path)
+    command = ("--views", views, "--file", source, "--crop-m", 30, "--crop-px", 30,
+               "--copy-images", "--out", tmp_path / "o")  # fmt: skip
+    for _ in range(2):  # what has been copied is not copied again, and is no other dataset
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    shutil.rmtree(tmp_path / "photos")
+    shutil.rmtree(views)
+    (tmp_path / "o").rename(tmp_path / "moved")
+    manifest = Manifest.load(tmp_path / "moved" / "manifest")
+    assert [problem for found in manifest.file_problems() for problem in found] == []
+    assert manifest.photo("v1").image.shape == (6, 8, 3)
+    again = run("--views", tmp_path / "moved" / "manifest", *command[2:-1], tmp_path / "moved")
+    assert again.exit_code == 0, again.output
+    assert len(list((tmp_path / "moved").rglob("*.png"))) == 6
+
+
+def test_a_photo_that_leads_out_of_its_folder_is_not_copied(tmp_path, source):
+    views = save_drive(tmp_path)
+    secret = tmp_path / "secret.png"
+    (tmp_path / "photos" / "1.png").rename(secret)
+    (tmp_path / "photos" / "1.png").symlink_to(secret)
+    assert_refused(
+        "leads out of", "--views", views, "--file", source, "--crop-m", 30, "--crop-px", 30,
+        "--copy-images", "--out", tmp_path / "o",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- crops, again
+
+
+def learn(folder):
+    """What other commands write into a manifest: splits, a map, whom to credit for it."""
+    manifest = Manifest.load(folder)
+    (folder / "maps").mkdir()
+    (folder / "maps" / "town.gpkg").write_bytes(b"a map")
+    (folder / "notes.txt").write_text("mine")
+    region = manifest.regions["name"][0]
+    split = np.resize(["train", "val"], len(manifest.views)).astype(object)
+    replace(
+        manifest,
+        attribution=f"{manifest.attribution}; © OpenStreetMap contributors",
+        views=manifest.views.assign(split=split),
+        maps=[{"region": region, "file": "maps/town.gpkg", "kind": "osm"}],
+    ).rewrite("views", "maps")
+
+
+def test_the_same_command_again_keeps_splits_and_maps(tmp_path, source):
+    command = ("--views", save_drive(tmp_path), "--file", source, "--crop-m", 30, "--crop-px", 30,
+               "--attribution", "A", "--out", tmp_path / "o")  # fmt: skip
+    assert run(*command).exit_code == 0
+    folder = tmp_path / "o" / "manifest"
+    before = Manifest.load(folder)
+    learn(folder)
+    shutil.rmtree(tmp_path / "o" / "crops")
+    result = run(*command, "--attribution", "B")
+    assert result.exit_code == 0, result.output
+    after = Manifest.load(folder)
+    assert after.views["split"].tolist() == ["train", "val", "train"]
+    (map_file,) = after.map_files("town")
+    assert map_file.path.read_bytes() == b"a map"
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert after.attribution == "me; B; © OpenStreetMap contributors"
+    for table in ("regions", "cameras", "pairs"):
+        assert getattr(after, table).equals(getattr(before, table))
+    assert [problem for found in after.file_problems() for problem in found] == []
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["manifest", "crops"]
+
+
+def test_points_alone_are_a_manifest_that_keeps_its_map_too(tmp_path, source):
+    csv = write_points(tmp_path / "p.csv", middle())
+    command = ("--points", csv, "--file", source, "--crop-m", 30, "--crop-px", 30,
+               "--out", tmp_path / "o")  # fmt: skip
+    run(*command)
+    learn(tmp_path / "o" / "manifest")
+    assert run(*command).exit_code == 0
+    assert len(Manifest.load(tmp_path / "o" / "manifest").map_files()) == 1
+
+
+def test_crops_that_could_not_be_had_before_come_later(tmp_path, source):
+    lat_deg, lon_deg = middle()
+    csv = write_points(tmp_path / "p.csv", (lat_deg, lon_deg), (lat_deg, lon_deg + 1.5e-3))
+    half = tmp_path / source.name
+    with rasterio.open(source) as whole:
+        pixels = whole.read()
+        pixels = pixels[:, :, : pixels.shape[2] // 2 + 128]
+        profile = whole.profile | {"width": pixels.shape[2]}
+        with rasterio.open(half, "w", **profile) as target:
+            target.write(pixels)
+    command = ("--points", csv, "--crop-m", 30, "--crop-px", 30, "--out", tmp_path / "o")
+    assert run(*command, "--file", half).exit_code == 1
+    assert Manifest.load(tmp_path / "o" / "manifest").tiles["tile_id"].tolist() == ["p0"]
+    assert run(*command, "--file", source).exit_code == 0
+    assert len(Manifest.load(tmp_path / "o" / "manifest").tiles) == 2
+
+
+def test_a_manifest_of_something_else_is_replaced_only_when_that_is_said(tmp_path, source):
+    lat_deg, lon_deg = middle()
+    first = write_points(tmp_path / "a.csv", (lat_deg, lon_deg), (lat_deg + 1e-4, lon_deg))
+    second = write_points(tmp_path / "b.csv", (lat_deg, lon_deg + 1e-4))
+    out = ("--out", tmp_path / "o")
+    crops = ("--crop-m", 30, "--crop-px", 30, *out)
+    larger = ("--points", first, "--file", source, "--crop-m", 60, *out)
+    assert run("--points", first, "--file", source, *crops).exit_code == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "o").rglob("*.*")}
+    other_file = Path(shutil.copy(source, tmp_path / "other.tif"))
+    for words, command in (
+        ("p1", ("--points", second, "--file", source, *crops)),
+        # nobody listens there: it is refused before it is asked
+        ("p1", ("--points", second, "--url", URL, "--zoom", ZOOM, *crops)),
+        ("cell_m of 'p0'", (*larger, "--crop-px", 30)),
+        ("30 pixels a side, not 60", (*larger, "--cell-m", 1)),
+        ("provider of 'p0'", ("--points", first, "--file", other_file, *crops)),
+        ("image of 'p0'", ("--points", first, "--file", source, "--image-format", "jpg", *crops)),
+        ("2 tiles that", ("--views", save_drive(tmp_path), "--file", source, *crops)),
+    ):  # fmt: skip
+        assert_refused(words, *command)
+        assert_refused("--overwrite", *command)
+    assert {path: path.read_bytes() for path in (tmp_path / "o").rglob("*.*")} == before
+    dry = run("--points", second, "--url", URL, "--zoom", ZOOM, *crops, "--dry-run", "--json")
+    assert "p1" in json.loads(dry.stdout)["refused"][0]
+    learn(tmp_path / "o" / "manifest")
+    result = run("--points", second, "--file", source, *crops, "--overwrite")
+    assert result.exit_code == 0, result.output
+    manifest = Manifest.load(tmp_path / "o" / "manifest")
+    assert manifest.tiles["tile_id"].tolist() == ["p0"]
+    # the region is another one, so its map is not that of this place; crops have no orphans
+    assert not len(manifest.maps)
+    assert not (tmp_path / "o" / "manifest" / "maps" / "town.gpkg").exists()
+    assert [path.name for path in (tmp_path / "o" / "crops").iterdir()] == ["p0.png"]
+    assert (tmp_path / "o" / "manifest" / "notes.txt").read_text() == "mine"
+
+
+def test_a_split_that_differs_is_not_chosen_silently(tmp_path, source):
+    views = save_drive(tmp_path)
+    command = ("--views", views, "--file", source, "--crop-m", 30, "--crop-px", 30,
+               "--out", tmp_path / "o")  # fmt: skip
+    run(*command)
+    learn(tmp_path / "o" / "manifest")
+    manifest = Manifest.load(views)
+    replace(manifest, views=manifest.views.assign(split="test")).rewrite("views")
+    assert_refused("split of 'v0' in views.csv is train, not test", *command)
+    assert run(*command, "--overwrite").exit_code == 0
+    manifest = Manifest.load(tmp_path / "o" / "manifest")
+    assert set(manifest.views["split"]) == {"test"}
+    assert len(manifest.maps) == 1  # of a region that is the same
+
+
+def test_a_folder_that_is_no_manifest_is_refused_before_anything_is_fetched(tmp_path):
+    csv = write_points(tmp_path / "p.csv", middle())
+    (tmp_path / "o" / "manifest").mkdir(parents=True)
+    (tmp_path / "o" / "manifest" / "dataset.json").write_text("{")
+    assert_refused("--overwrite", "--points", csv, "--url", URL, "--zoom", ZOOM, "--crop-m", 30,
+                   "--out", tmp_path / "o")  # fmt: skip
+
+
+def test_a_second_imagery_has_names_of_its_own(tmp_path, source):
+    size = ("--crop-m", 30, "--crop-px", 30)
+    other = Path(shutil.copy(source, tmp_path / "other.tif"))
+    run("--views", save_drive(tmp_path), "--file", source, *size, "--out", tmp_path / "a")
+    first = tmp_path / "a" / "manifest"
+    second = ("--views", first, "--file", other, *size, "--out", tmp_path / "b")
+    for _ in range(2):
+        result = run(*second)
+        assert result.exit_code == 0, result.output
+        assert "are called v0_2" in result.stderr
+        manifest = Manifest.load(tmp_path / "b" / "manifest")
+        names = ["v0", "v1", "v2"]
+        assert manifest.tiles["tile_id"].tolist() == names + [f"{name}_2" for name in names]
+        assert manifest.tiles["provider"].tolist() == ["aerial.tif"] * 3 + ["other.tif"] * 3
+        pairs = {tuple(pair) for pair in manifest.pairs.itertuples(index=False)}
+        assert {("v2", "v2", "positive"), ("v2", "v2_2", "positive")} < pairs
+        assert [problem for found in manifest.file_problems() for problem in found] == []
+
+
+def test_crops_into_the_manifest_of_their_views_are_made_once(tmp_path, source):
+    views = save_drive(tmp_path)
+    (tmp_path / "o").mkdir()
+    views.rename(tmp_path / "o" / "manifest")
+    command = ("--views", tmp_path / "o" / "manifest", "--file", source, "--crop-m", 30,
+               "--crop-px", 30, "--out", tmp_path / "o")  # fmt: skip
+    for _ in range(2):
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        manifest = Manifest.load(tmp_path / "o" / "manifest")
+        assert manifest.tiles["tile_id"].tolist() == ["v0", "v1", "v2"]
+        assert len(manifest.pairs) == 5
 
 
 def test_crops_of_a_local_file_and_of_a_store_agree(tmp_path, source, template):
@@ -465,12 +740,74 @@ def test_options_that_mean_nothing_with_a_file_are_refused(tmp_path, source):
     size = ("--points", csv, "--crop-m", 30, "--crop-px", 30, "--out", tmp_path / "o")
     archive = tmp_path / "a.mbtiles"
     TileStore.writing(archive).close()
-    of_both = [("--max-zoom", 3), ("--layer", "x"), ("--rate", 1), ("--refresh",)]
-    for option in [("--zoom", 3), ("--tile-px", 512), *of_both]:
-        assert_refused(f"{option[0]} means nothing with --file", *size, "--file", source, *option)
-    for option in of_both:
-        assert_refused(f"{option[0]} means nothing with --file", *size, "--file", archive, *option)
-    assert_refused("--layer means nothing with --url", *size, "--url", URL, "--layer", "x")
+    fetched, layers = "tiles that are fetched, not --file", "--wmts or --wms"
+    of_both = [
+        (fetched, "--max-zoom", 3), (layers, "--layer", "x"), (fetched, "--rate", 1),
+        (fetched, "--refresh"), (fetched, "--yes"), (fetched, "--dry-run"),
+    ]  # fmt: skip
+    one = "tiles, and this --file is one image"
+    of_image = [(one, "--zoom", 3), (one, "--tile-px", 512), *of_both]
+    for file, options in ((source, of_image), (archive, of_both)):
+        for words, *option in options:
+            said = f"{option[0]} means nothing here: it needs {words}. Leave it out."
+            assert_refused(said, *size, "--file", file, *option)
+
+
+@pytest.fixture
+def places(tmp_path):
+    """Options of each kind of place."""
+    return {
+        "box": ("--box", *inner_box()),
+        "points": ("--points", write_points(tmp_path / "p.csv", middle())),
+        "views": ("--views", save_drive(tmp_path)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "options", "words"),
+    [
+        ("box", ("--radius-m", 9), "--points or --views"),
+        ("points", ("--radius-m", 9, "--crop-m", 30), "--grid or --mosaic"),
+        ("box", ("--collection", "naip"), "--stac"),
+        ("box", ("--geocoder-url", "http://127.0.0.1:9"), "--place"),
+        ("box", ("--layer", "x"), "--wmts or --wms"),
+        ("box", ("--wms-format", "image/jpeg"), "--wms"),
+        ("points", ("--grid", "--radius-m", 9), "--points or --views, and --crop-m"),
+        ("box", ("--grid", "--crop-m", 30), "--points or --views, and --crop-m"),
+        ("points", ("--overlap", 0.5, "--crop-m", 30), "around points --grid"),
+        ("box", ("--overlap", 0.5), "--crop-m"),
+        ("box", ("--min-covered", 1), "crops: --crop-m"),
+        ("box", ("--image-format", "png"), "crops: --crop-m"),
+        ("box", ("--overwrite",), "crops: --crop-m"),
+        ("points", ("--copy-images", "--crop-m", 30), "--views and --crop-m"),
+        ("views", ("--name", "x", "--crop-m", 30), "that of --views has one"),
+        ("box", ("--rate", 1, "--stac", "http://127.0.0.1:9"), "--stac only lists"),
+        ("box", ("--crop-m", 1, "--stac", "http://127.0.0.1:9"), "--stac only lists"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(tmp_path, places, place, options, words):
+    source = () if "--stac" in options else ("--url", URL, "--zoom", 18, "--out", tmp_path / "o")
+    result = run(*places[place], *options, *source)
+    assert (result.exit_code, result.stdout) == (2, "")
+    said = f"Error: {options[0]} means nothing here: it needs .*{words}.*Leave it out"
+    assert re.search(said, " ".join(result.stderr.split()))
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ("points", ("--radius-m", 9, "--crop-m", 30, "--grid", "--overlap", 0.2)),
+        ("points", ("--radius-m", 9, "--crop-m", 30, "--mosaic", "--name", "x")),
+        ("points", ("--radius-m", 9, "--name", "x")),
+        ("box", ("--crop-m", 30, "--overlap", 0.2, "--min-covered", 0.5, "--overwrite")),
+        ("views", ("--crop-m", 30, "--mosaic", "--name", "x", "--copy-images")),
+    ],
+)
+def test_options_that_mean_something_are_taken(tmp_path, places, place, options):
+    result = run(*places[place], *options, "--url", URL, "--zoom", 18, "--out", tmp_path / "o",
+                 "--dry-run")  # fmt: skip
+    assert result.exit_code == 0, result.output
 
 
 def test_crops_beyond_the_imagery_are_left_out_and_exit_code_1(tmp_path, source):
@@ -536,6 +873,16 @@ URL = "http://127.0.0.1:9/{z}/{x}/{y}.png"
         (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", -1), "expected a positive number"),
         (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", "nan"), "expected a positive number"),
         (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--rate", "inf"), "expected a positive number"),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--crop-m", 70, "--min-covered", 80), "0<=x<=1"),
+        (
+            ("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--crop-m", 70, "--min-covered", "nan"),
+            "share",
+        ),
+        (
+            ("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--crop-m", 0.5, "--crop-px", 100_000),
+            "16,384",
+        ),
+        (("--box", 8, 50, 8.1, 50.1, "--zoom", 18, "--no-mosaic"), "nothing to make"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(tmp_path, arguments, message):
@@ -592,6 +939,48 @@ def test_the_zoom_for_a_resolution_is_the_coarsest_that_is_fine_enough():
         zoom = tile_plans.zoom_for_resolution(provider(), lat_deg, 0.5)
         assert max(tile_plans.ground_resolution_m(lat_deg, zoom)) <= 0.5
         assert max(tile_plans.ground_resolution_m(lat_deg, zoom - 1)) > 0.5
+
+
+def test_a_resolution_is_kept_everywhere_in_an_area(tmp_path):
+    # at the middle, 53 degrees north, zoom 17 has pixels of 0.72 m; at the south end of 0.92 m
+    tall = Area.of_box(8.0, 39.5, 8.1, 66.5)
+    for area in (tall, Area.of_box(8.0, -66.5, 8.1, -39.5)):
+        job = satellite.job_of(provider(), area, tmp_path, resolution_m=0.75)
+        assert job.zoom == 18
+        assert max(tile_plans.ground_resolution_m(39.5, 18)) <= 0.75
+    over = satellite.job_of(provider(), Area.of_box(8, -60, 8.1, 60), tmp_path, resolution_m=1.19)
+    assert max(tile_plans.ground_resolution_m(0.0, over.zoom)) <= 1.19
+    points = Points(np.array([60.0, 40.0]), np.array([8.0, 8.0]), ("", ""))
+    job = satellite.job_of(provider(), points, tmp_path, resolution_m=0.75, radius_m=50)
+    assert max(tile_plans.ground_resolution_m(40.0, job.zoom)) <= 0.75
+
+
+def test_both_ends_of_a_tall_area_are_told(tmp_path):
+    job = satellite.job_of(provider(), Area.of_box(8.0, 50.0, 8.01, 51.0), tmp_path, zoom=18)
+    plan = satellite.plan(job)
+    assert [lat_deg for lat_deg, *_ in plan.ends] == [50.0, 51.0]
+    across_m, up_m = tile_plans.ground_resolution_m(51.0, 18)
+    assert f"{across_m:.4f} x {up_m:.4f} m at 51.000 N" in plan.sentences()
+    job = satellite.job_of(provider(), Area.of_box(8.0, 50.0, 8.01, 50.3), tmp_path, zoom=18)
+    assert satellite.plan(job).ends == ()
+    assert " m at " not in satellite.plan(job).sentences()
+
+
+def test_the_estimate_counts_tiles_that_are_not_in_the_main_file_yet(tmp_path):
+    west, south, east, north = inner_box()
+    job = satellite.job_of(provider(), Area.of_box(west, south, east, north), tmp_path, zoom=ZOOM)
+    ids = [tiles.TileId(ZOOM, LEFT + 1 + i, TOP + 1 + j) for i in range(4) for j in range(3)]
+    bodies = [tile_bytes(*tile, tile_px=256) for tile in ids[:3]]
+    with downloads.store_for(job.source, job.store_path) as store:
+        store.put_many(map(TileImage, ids[:3], bodies, [256] * 3))
+        store.put_absent({ids[3]: "404", ids[4]: "404"})
+        # another process: the bytes are in the file beside it
+        assert job.store_path.stat().st_size < len(bodies[0])
+        plan = satellite.plan(job)
+    mean_bytes = sum(map(len, bodies)) / 3
+    assert plan.megabytes == approx(7 * mean_bytes / 1e6)
+    assert (plan.num_stored, plan.num_absent, plan.num_missing) == (3, 2, 7)
+    assert "12 tiles, 3 there already, 2 known not to exist, 7 to fetch" in plan.sentences()
 
 
 def test_larger_tiles_have_finer_pixels():

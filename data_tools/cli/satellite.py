@@ -6,11 +6,12 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
@@ -28,8 +29,113 @@ _ANY = click.Path(exists=True, path_type=Path)
 
 _PLACES = ("box", "area", "place", "points", "views")
 _SOURCES = ("provider", "url", "wmts", "wms", "file")
+_CATALOGUE = "stac"
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a call is about, for options that have a meaning in some calls only."""
+
+    place: str
+    source: str
+    is_archive: bool
+    has_crops: bool
+    on_grid: bool
+    with_mosaic: bool
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> _Call:
+        from data_tools.satellite import ARCHIVE_SUFFIXES
+
+        sizes = ("crop_m", "crop_px", "cell_m")
+        has_crops = any(options[name] is not None for name in sizes)
+        is_listed = options[_CATALOGUE] is not None
+        source = _CATALOGUE if is_listed else _one_of(_SOURCES, options, default="provider")
+        return cls(
+            place=_one_of(_PLACES, options),
+            source=source,
+            is_archive=source == "file" and options["file"].suffix.lower() in ARCHIVE_SUFFIXES,
+            has_crops=has_crops,
+            on_grid=options["grid"],
+            with_mosaic=not has_crops if options["mosaic"] is None else options["mosaic"],
+        )
+
+    @property
+    def has_points(self) -> bool:
+        return self.place in ("points", "views")
+
+    @property
+    def is_fetched(self) -> bool:
+        return self.source not in ("file", _CATALOGUE)
+
+
+_Need = tuple[Callable[[_Call], bool], str]
+_FETCHED: _Need = (lambda call: call.is_fetched, "tiles that are fetched, not --file")
+_TILES: _Need = (
+    lambda call: call.is_fetched or call.is_archive,
+    "tiles, and this --file is one image",
+)
+_CROPS: _Need = (lambda call: call.has_crops, "crops: --crop-m, --crop-px or --cell-m")
+_NEEDS: dict[str, _Need] = {
+    "geocoder_url": (lambda call: call.place == "place", "--place"),
+    "radius_m": (
+        lambda call: call.has_points and (not call.has_crops or call.on_grid or call.with_mosaic),
+        "--points or --views; and with crops, which are centred on these, --grid or --mosaic",
+    ),
+    "layer": (lambda call: call.source in ("wmts", "wms"), "--wmts or --wms"),
+    "wms_format": (lambda call: call.source == "wms", "--wms"),
+    "collection": (lambda call: call.source == _CATALOGUE, "--stac"),
+    "zoom": _TILES,
+    "tile_px": _TILES,
+    "max_zoom": _FETCHED,
+    "rate": _FETCHED,
+    "refresh": _FETCHED,
+    "ask_absent_again": _FETCHED,
+    "dry_run": _FETCHED,
+    "yes": _FETCHED,
+    "i_have_permission": _FETCHED,
+    "grid": (lambda call: call.has_points and call.has_crops, "--points or --views, and --crop-m"),
+    "overlap": (
+        lambda call: call.has_crops and (call.on_grid or not call.has_points),
+        "crops on a grid: --crop-m, and around points --grid",
+    ),
+    "image_format": _CROPS,
+    "min_covered": _CROPS,
+    "overwrite": _CROPS,
+    "copy_images": (
+        lambda call: call.place == "views" and call.has_crops,
+        "--views and --crop-m",
+    ),
+    "name": (
+        lambda call: call.place != "views" or call.with_mosaic,
+        "a dataset without a name, and that of --views has one; or a --mosaic",
+    ),
+}
+"""By option, when it means something, and what it needs to."""
+
+_OF_CATALOGUE = frozenset({*_PLACES, "geocoder_url", _CATALOGUE, "collection", "date", "as_json"})
+"""Options that mean something where images are listed only."""
+
+
+def _require_meaning(context: click.Context) -> None:
+    """Refuse options that would be taken and change nothing."""
+    call = _Call.of(context.params)
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        is_idle, words = False, "imagery, and --stac only lists what there is"
+        if call.source == _CATALOGUE:
+            is_idle = name not in _OF_CATALOGUE
+        elif name in _NEEDS:
+            has_meaning, words = _NEEDS[name]
+            is_idle = not has_meaning(call)
+        if is_idle:
+            raise click.UsageError(
+                f"{parameter.opts[0]} means nothing here: it needs {words}. Leave it out."
+            )
 
 
 def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
@@ -67,10 +173,18 @@ def _positive(_: click.Context, parameter: click.Parameter, value: float | None)
 @click.option("--overlap", type=float, default=0.5, show_default=True, help="Of crops on a grid.")
 @click.option("--grid", is_flag=True, help="Crops on a grid around points, not one on each.")
 @click.option("--image-format", type=click.Choice(["png", "jpg"]), default="png", show_default=True)
-@click.option("--min-covered", type=float, default=1.0, show_default=True, help="Share of a crop.")
+@click.option(
+    "--min-covered",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of a crop that the imagery must show.",
+)
 @click.option("--mosaic/--no-mosaic", default=None, help="One COG; by default without crops.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder, made here.")
-@click.option("--name", help="Of the dataset; by default that of the folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder, made here.")
+@click.option("--copy-images", is_flag=True, help="Copy the photos of --views into OUT.")
+@click.option("--overwrite", is_flag=True, help="Replace a manifest of other crops or views.")
+@click.option("--name", help="Of the dataset and the mosaic; else OUT's, the area's.")
 @click.option(
     "--rate", type=float, callback=_positive, help="Tiles per second, at most the provider's."
 )
@@ -80,8 +194,10 @@ def _positive(_: click.Context, parameter: click.Parameter, value: float | None)
 @click.option("--yes", is_flag=True, help="Also more than 100,000 tiles.")
 @click.option("--i-have-permission", is_flag=True, help="The provider has allowed it to me.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.pass_context
 def command(
-    out: Path,
+    context: click.Context,
+    out: Path | None,
     dry_run: bool,
     yes: bool,
     i_have_permission: bool,
@@ -92,7 +208,8 @@ def command(
 
     Tiles are kept in OUT/tiles.mbtiles as the server sent them; run again to fetch what is missing.
     An area becomes one Cloud Optimized GeoTIFF. With a crop's size it becomes crops in true metres
-    on a grid, and points one crop each, with a manifest in OUT/manifest.
+    on a grid, and points one crop each, with a manifest in OUT/manifest. Run again, that keeps its
+    splits and its maps.
 
     Prints what was made; exit code 1 if tiles or crops are missing.
 
@@ -102,9 +219,12 @@ def command(
     """  # noqa: D301
     from data_tools import satellite
 
+    _require_meaning(context)
     if options["stac"] is not None:
         _echo_stac(options)
         return
+    if out is None:
+        raise click.UsageError("Give --out, the folder for the tiles and what is made of them.")
     job = _job(out, options)
     report = None
     if not isinstance(job.source, Path):
@@ -127,8 +247,6 @@ def command(
                 progress=progress,
                 **again,
             )
-    elif dry_run:
-        raise click.UsageError(f"Nothing is fetched of {job.source.name}, so --dry-run is idle.")
     result = satellite.make_products(job, report, bar=_bar)
     _echo(result, as_json=as_json)
     if not result.is_complete:
@@ -156,7 +274,9 @@ def _job(out: Path, options: dict[str, Any]) -> Job:
         min_covered=options["min_covered"],
         tile_px=options["tile_px"],
         said={name: options[name] for name in ("attribution", "date") if options[name] is not None},
-        name=options["name"] or out.resolve().name,
+        name=options["name"] or "",
+        copy_images=options["copy_images"],
+        overwrite=options["overwrite"],
     )
 
 
@@ -201,14 +321,6 @@ def _source(options: dict[str, Any]) -> Provider | Path:
 
     chosen = _one_of(_SOURCES, options, default="provider")
     value = options[chosen]
-    idle = [] if chosen in ("wmts", "wms") else ["layer"]
-    if chosen == "file":
-        idle += ["max_zoom", "rate", "refresh", "ask_absent_again"]
-        if value.suffix.lower() not in satellite.ARCHIVE_SUFFIXES:
-            idle += ["zoom", "tile_px"]
-    if given := [name for name in idle if options[name] not in (None, False)]:
-        words = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise click.UsageError(f"{words} means nothing with --{chosen}. Leave it out.")
     if chosen == "file":
         return Path(value)
     names = ("attribution", "max_zoom", "tile_px")
@@ -283,6 +395,7 @@ def _echo(result: Result, *, as_json: bool) -> None:
         click.echo(json.dumps(result.as_dict()))
         return
     for mosaic in result.mosaics:
-        click.echo(mosaic.path)
+        if mosaic.path is not None:
+            click.echo(mosaic.path)
     if result.manifest is not None:
         click.echo(result.manifest)
