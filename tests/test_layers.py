@@ -16,7 +16,7 @@ PACKAGES = ("crossview", "data_tools")
 # Names below crossview, and data_tools in full; a package stands for all of its modules.
 TABLE = """
 5  cli plots map_style export demo answers pictures reports data_tools.cli
-5  column_plots drive_plots calibration_plots drawing
+5  column_plots drive_plots calibration_plots drawing world_sheets
 4  localizer tracking training synthetic observations semantic_fit offsets
 4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration

@@ -15,6 +15,10 @@ COMMANDS = {
     "localize": ("crossview.cli.localize", "Where was this photo taken?"),
     "report": ("crossview.cli.report", "A folder of successes and failures on a dataset."),
     "show": ("crossview.cli.show", "Pictures of how a matcher sees one place of a dataset."),
+    "synthesize": (
+        "crossview.cli.synthesize",
+        "A dataset of a made-up town or a real map, from the street and from above.",
+    ),
 }
 """Where each command lives and what it does: `crossview --help` imports none of them."""
 

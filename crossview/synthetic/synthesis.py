@@ -1,0 +1,683 @@
+"""Synthetic datasets: any world photographed from the street and from above, as a manifest.
+
+The work is cut into blocks that any process can make (see shooting). What is done is written into a
+journal, block by block; who was interrupted goes on from there, and the dataset is the same as if
+nothing had happened. The tables are written in the end: until then the folder is no manifest.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import csv
+import errno
+import hashlib
+import json
+import logging
+import math
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossview import atomic
+from crossview.errors import ManifestError
+from crossview.frames import LocalFrame
+from crossview.grids import Bounds
+from crossview.manifest import Manifest
+from crossview.osm import ATTRIBUTION
+from crossview.synthetic import moments
+from crossview.synthetic.recipes import Recipe
+from crossview.synthetic.shooting import (
+    BLOCK,
+    TILES_BLOCK,
+    Block,
+    Made,
+    camera_row,
+    flight_of,
+    lattice,
+    make,
+    warm_up,
+    world_of,
+)
+from crossview.synthetic.worlds import MADE_UP_LICENCE, OSM_LICENCE
+
+RECIPE_FILE = "synthesis.json"
+TIMES_FILE = "times.jsonl"
+ODOMETRY_FILE = "odometry.csv"
+ODOMETRY_COLUMNS = (
+    "sequence_id", "order", "station_id",
+    "forward_m", "right_m", "turn_deg", "sigma_m", "sigma_deg",
+)  # fmt: skip
+JOURNAL_FOLDER = ".synthesis"
+LABELS_FOLDER = "class_images"
+"""A second manifest of the same views as class images, of datasets of photos in colours."""
+
+SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+SPLIT_CELL_M = 200.0
+SPLIT_BUFFER_M = 25.0
+"""Views nearer than this to a cell of another split belong to none."""
+
+TRIAL_VIEWS = 4
+"""That an estimate takes."""
+
+_MEGABYTE = 1e6
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A world that is to be photographed.
+
+    Args:
+        region: Its name.
+        lat_deg: Anchor of its frame.
+        lon_deg: Likewise.
+        bounds_m: Where cameras may stand.
+        attribution: Who must be named.
+        map_path: Its map file.
+        map_sha256: Of that.
+        square_km: Of the ground where cameras may stand.
+        num_buildings: In the scene.
+        street_km: Of lanes to stand on.
+    """
+
+    region: str
+    lat_deg: float
+    lon_deg: float
+    bounds_m: tuple[float, float, float, float]
+    attribution: str
+    map_path: str
+    map_sha256: str
+    square_km: float
+    num_buildings: int
+    street_km: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a dataset has become.
+
+    Args:
+        out: Its folder.
+        num_places: Where photos were taken.
+        num_views: Photos.
+        num_tiles: Satellite tiles.
+        num_pairs: Of both.
+        num_drives: Drives with odometry.
+        num_files: Images and maps.
+        megabytes: Of them.
+        refused: Places that were drawn again, by the reason: "building", "thing" (fences, trunks,
+            poles) or "crown".
+        splits: Views by split.
+        num_made: Places and tiles of the grid that this run has made; the others were there.
+        seconds: That it took.
+        workers: Processes.
+    """
+
+    out: str
+    num_places: int
+    num_views: int
+    num_tiles: int
+    num_pairs: int
+    num_drives: int
+    num_files: int
+    megabytes: float
+    refused: dict[str, int]
+    splits: dict[str, int]
+    num_made: int
+    seconds: float
+    workers: int
+
+    def sentences(self) -> str:
+        """In words."""
+        drives = f" in {self.num_drives:,} drives" if self.num_drives else ""
+        tiles = f", {self.num_tiles:,} tiles, {self.num_pairs:,} pairs" if self.num_tiles else ""
+        rate = self.num_made / self.seconds if self.seconds else 0.0
+        lines = [
+            f"{self.out}: {self.num_views:,} views at {self.num_places:,} places{drives}{tiles}; "
+            f"{self.num_files:,} files, {self.megabytes:,.1f} MB.",
+            f"Made now: {self.num_made:,} in {self.seconds:,.1f} s, {rate:,.1f} a second with "
+            f"{self.workers} processes.",
+        ]
+        if self.refused:
+            reasons = ", ".join(f"{number:,} {why}" for why, number in self.refused.items())
+            lines.append(f"Places that were drawn again, as the camera was in or near: {reasons}.")
+        if self.splits:
+            counts = ", ".join(f"{name or 'none'} {n:,}" for name, n in self.splits.items())
+            lines.append(f"Splits: {counts}.")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a dataset would take, from a trial of a few views.
+
+    Args:
+        num_views: Photos.
+        num_tiles: Satellite tiles.
+        num_files: Images and maps.
+        megabytes: Of them.
+        minutes: With these processes, worlds included.
+        workers: Processes.
+    """
+
+    num_views: int
+    num_tiles: int
+    num_files: int
+    megabytes: float
+    minutes: float
+    workers: int
+
+    def sentences(self) -> str:
+        """In words."""
+        return (
+            f"About {self.num_views:,} views and {self.num_tiles:,} tiles: {self.num_files:,} "
+            f"files, {self.megabytes:,.1f} MB, {self.minutes:,.1f} minutes with {self.workers} "
+            "processes."
+        )
+
+
+Progress = Callable[[Iterable[Any], int], Iterator[Any]]
+"""Passes on what is made, of which there will be so many, and says how far it is."""
+
+
+def synthesize(
+    recipe: Recipe, out: str | Path, *, workers: int = 1, progress: Progress | None = None
+) -> Summary:
+    """Make a dataset, or go on with one that was interrupted.
+
+    Args:
+        recipe: What it is to hold.
+        out: Its folder.
+        workers: Processes; the dataset does not depend on them.
+        progress: Says how far it is; one item for every place and tile of the grid.
+
+    Raises:
+        ManifestError: The folder holds a dataset of another recipe, or something else.
+        MapError: A world cannot be read, or has no buildings, no streets or no room for a camera.
+        OSError: The disk is full; what is made is kept.
+    """
+    start_s = time.perf_counter()
+    _check_workers(workers)
+    out = Path(out).resolve()
+    state = _begun(recipe, out)
+    if state.get("complete"):
+        return _summary_of(state, out, 0, time.perf_counter() - start_s, workers)
+    journal = _Journal(out / JOURNAL_FOLDER / "journal.jsonl")
+    done = journal.read(out)
+    num_made = 0
+    with _explained(out), _makers(workers) as makers:
+        surveys = _surveys(recipe, out, state, makers)
+        blocks = [block for survey in surveys for block in _blocks(recipe, survey)]
+        missing = [block for block in blocks if block.key not in done]
+        if done:
+            _log.warning(
+                "%s: going on, %d of %d blocks are done.", out, len(blocks) - len(missing),
+                len(blocks),
+            )  # fmt: skip
+        made_now = _made([(recipe, out, block) for block in missing], makers, journal, done)
+        total = sum(block.count for block in missing)
+        for _ in made_now if progress is None else progress(made_now, total):
+            num_made += 1
+    with _explained(out):
+        state = _finished(recipe, out, surveys, [done[block.key] for block in blocks], state)
+    return _summary_of(state, out, num_made, time.perf_counter() - start_s, workers)
+
+
+def estimate(recipe: Recipe, *, workers: int = 1) -> Estimate:
+    """What a dataset would take; a few views are made in a temporary folder.
+
+    Raises:
+        MapError: As synthesize.
+    """
+    _check_workers(workers)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        start_s = time.perf_counter()
+        with _makers(1) as makers:
+            surveys = _surveys(recipe, out, None, makers)
+        worlds_s = time.perf_counter() - start_s
+        trial = replace(recipe, num_views=min(recipe.num_views, TRIAL_VIEWS))
+        first = next(block for block in _blocks(trial, surveys[0]) if block.what == "places")
+        make(trial, out, replace(first, count=1))  # loads what the others find loaded
+        start_s = time.perf_counter()
+        made = make(trial, out, first)
+        place_s = (time.perf_counter() - start_s) / first.count
+        num_places = recipe.num_views * len(surveys)
+        files, size = len(made.files) / first.count, made.num_bytes / first.count
+        num_files, num_bytes, seconds = num_places * files, num_places * size, num_places * place_s
+        num_tiles = num_places * (recipe.tiles == "centered")
+        tiles = [b for s in surveys for b in _blocks(recipe, s) if b.what == "tiles"]
+        if tiles:
+            start_s = time.perf_counter()
+            made = make(trial, out, replace(tiles[0], count=min(tiles[0].count, TRIAL_VIEWS)))
+            tile_s = (time.perf_counter() - start_s) / len(made.rows["tiles"])
+            num_tiles = sum(block.count for block in tiles)
+            num_files += num_tiles * len(made.files) / len(made.rows["tiles"])
+            num_bytes += num_tiles * made.num_bytes / len(made.rows["tiles"])
+            seconds += num_tiles * tile_s
+        maps = sum(Path(survey.map_path).stat().st_size for survey in surveys)
+    return Estimate(
+        num_places * len(recipe.turns_deg),
+        num_tiles,
+        round(num_files) + len(surveys),
+        (num_bytes + maps) / _MEGABYTE,
+        (worlds_s + seconds / workers) / 60,
+        workers,
+    )
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 1:
+        raise ValueError(f"--workers is {workers}; expected 1 or more.")
+
+
+# ------------------------------------------------------------------ begin and go on
+
+
+def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
+    """The state of a dataset's folder, made where it is not there."""
+    path = out / RECIPE_FILE
+    if not path.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise ManifestError(
+                f"{out} exists and holds something else than a synthetic dataset. Give another "
+                "--out."
+            )
+        (out / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
+        state = {"recipe": recipe.to_json(), "complete": False}
+        _write_json(path, state)
+        return state
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        there = Recipe.from_json(state["recipe"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{path} is not what crossview synthesize of this version writes ({error}). Give "
+            "another --out."
+        ) from error
+    if difference := recipe.difference(there):
+        raise ManifestError(
+            f"{out} holds a dataset of another configuration: {difference}. Give another --out, or "
+            "remove that one."
+        )
+    (out / JOURNAL_FOLDER).mkdir(exist_ok=True)
+    return dict(state)
+
+
+def _surveys(
+    recipe: Recipe, out: Path, state: dict[str, Any] | None, makers: _Makers
+) -> list[Survey]:
+    """The worlds; their maps are written where they are not there yet."""
+    known = {one["region"]: Survey(**one) for one in (state or {}).get("worlds", ())}
+    found = []
+    for source in recipe.sources:
+        path = out / source.map_file
+        survey = known.get(source.region)
+        if survey is None or not path.is_file() or _sha256(path) != survey.map_sha256:
+            source.write_map(out)
+        found.append((recipe, source.region, str(path), _sha256(path)))
+    # the first one alone: what it compiles, the other processes need not
+    surveys = [*makers.map(_survey, found[:1]), *makers.map(_survey, found[1:])]
+    return [
+        replace(survey, bounds_m=tuple(survey.bounds_m), attribution=_attribution(recipe, survey))
+        for survey in surveys
+    ]
+
+
+def _attribution(recipe: Recipe, survey: Survey) -> str:
+    source = next(one for one in recipe.sources if one.region == survey.region)
+    return "" if source.is_made_up else survey.attribution or ATTRIBUTION
+
+
+def _survey(task: tuple[Recipe, str, str, str]) -> Survey:
+    recipe, region, map_path, map_sha256 = task
+    world = world_of(region, map_path, map_sha256)
+    warm_up(recipe, world)
+    return Survey(
+        region,
+        world.frame.lat_deg,
+        world.frame.lon_deg,
+        world.bounds_m,
+        world.attribution,
+        map_path,
+        map_sha256,
+        world.square_km,
+        len(world.scene.buildings),
+        world.streets.lanes.total_m / 1000,
+    )
+
+
+def _blocks(recipe: Recipe, survey: Survey) -> Iterator[Block]:
+    """The parts of a world's share of the dataset, in the order of the tables."""
+    place = survey.region, survey.map_path, survey.map_sha256
+    if recipe.frames:
+        for drive, first in enumerate(range(0, recipe.num_views, recipe.frames)):
+            count = min(recipe.frames, recipe.num_views - first)
+            yield Block(*place, "places", first, count, drive)
+    else:
+        for first in range(0, recipe.num_views, BLOCK):
+            yield Block(*place, "places", first, min(BLOCK, recipe.num_views - first))
+    if recipe.tiles == "grid":
+        _, _, num_cols, num_rows = lattice(recipe, Bounds(*survey.bounds_m))
+        num_tiles = num_cols * num_rows
+        for first in range(0, num_tiles, TILES_BLOCK):
+            yield Block(*place, "tiles", first, min(TILES_BLOCK, num_tiles - first))
+
+
+class _Journal:
+    """Blocks that are done, one line each; what a killed process left of a line is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self, out: Path) -> dict[str, Made]:
+        """What is done and still there, by key; broken and foreign files are made again."""
+        if not self._path.is_file():
+            return {}
+        body = self._path.read_bytes()
+        whole = body[: body.rfind(b"\n") + 1]
+        done = {}
+        for line in whole.splitlines():
+            made = Made(**json.loads(line))
+            if all(_is_there(out / file, sha256) for file, sha256 in made.files.items()):
+                done[made.key] = made
+        with atomic.replacing(self._path) as temporary:
+            temporary.write_text("".join(_line(made) for made in done.values()), encoding="utf-8")
+        for left in out.rglob(".*.part*"):
+            left.unlink(missing_ok=True)
+        return done
+
+    def add(self, made: Made) -> None:
+        """Write one more."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(_line(made))
+
+
+def _line(made: Made) -> str:
+    return json.dumps(asdict(made), ensure_ascii=False) + "\n"
+
+
+def _is_there(path: Path, sha256: str) -> bool:
+    try:
+        return _sha256(path) == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _made(
+    tasks: list[tuple[Recipe, Path, Block]],
+    makers: _Makers,
+    journal: _Journal,
+    done: dict[str, Made],
+) -> Iterator[str]:
+    """Make blocks; yields a name for each place and tile of the grid."""
+    for (_, _, block), made in zip(tasks, makers.map(_make, tasks), strict=True):
+        journal.add(made)
+        done[block.key] = made
+        for number in range(block.count):
+            yield f"{block.key} {number}"
+
+
+def _make(task: tuple[Recipe, Path, Block]) -> Made:
+    return make(*task)
+
+
+# ------------------------------------------------------------------ processes
+
+
+class _Makers:
+    """Some processes that work through tasks, in order.
+
+    Args:
+        pool: The processes; None works here.
+        workers: How many.
+    """
+
+    def __init__(self, pool: concurrent.futures.ProcessPoolExecutor | None, workers: int) -> None:
+        self._pool = pool
+        self._workers = workers
+
+    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        """Results in the order of the tasks; only a few tasks wait at a time."""
+        if self._pool is None:
+            yield from map(function, tasks)
+            return
+        waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+        for task in tasks:
+            waiting.append(self._pool.submit(function, task))
+            if len(waiting) > 2 * self._workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextlib.contextmanager
+def _makers(workers: int) -> Iterator[_Makers]:
+    if workers == 1:
+        yield _Makers(None, 1)
+        return
+    # spawned: a process with threads (progress bars, networks) cannot be forked safely
+    context = multiprocessing.get_context("spawn")
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker
+    )
+    try:
+        yield _Makers(pool, workers)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the parent, and end with it even where it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _explained(out: Path) -> Iterator[None]:
+    """A full disk says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"The disk of {out} is full. What is made is kept: make room, and run the same command "
+            "again to go on.",
+        ) from error
+
+
+# ------------------------------------------------------------------ the end
+
+
+def _finished(
+    recipe: Recipe, out: Path, surveys: list[Survey], parts: list[Made], state: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the tables and what stands beside them; the state of a complete dataset."""
+    rows: dict[str, Any] = {"views": [], "tiles": [], "pairs": []}
+    refused: Counter[str] = Counter()
+    for part in parts:
+        for table, some in part.rows.items():
+            rows[table] += some
+        refused.update(part.refused)
+    _split(recipe, surveys, rows["views"])
+    names = [source.map_file for source in recipe.sources]
+    maps = [
+        {"region": survey.region, "file": name, "kind": "osm", "sha256": survey.map_sha256}
+        for survey, name in zip(surveys, names, strict=True)
+    ]
+    attributions = dict.fromkeys(filter(None, (survey.attribution for survey in surveys)))
+    is_made_up = all(source.is_made_up for source in recipe.sources)
+    about: dict[str, Any] = {
+        "name": "synthetic: " + ", ".join(survey.region for survey in surveys),
+        "licence": MADE_UP_LICENCE if is_made_up else OSM_LICENCE,
+        "attribution": "; ".join(attributions),
+    }
+    regions = [{"name": s.region, "lat_deg": s.lat_deg, "lon_deg": s.lon_deg} for s in surveys]
+    cameras = [camera_row(recipe.camera_id, recipe.camera)]
+    shared: dict[str, Any] = {"regions": regions, "cameras": cameras, "maps": maps}
+    _write_times(recipe, out, surveys, parts)
+    _write_odometry(recipe, out, parts)
+    labels = {view_id: sha256 for part in parts for view_id, sha256 in part.labels.items()}
+    if labels and recipe.pictures == "rgb":
+        _write_labels(out, about, shared, rows["views"], labels)
+    Manifest.from_rows(**about, image_root=".", **shared, **rows).write(out)
+    sequences = {row["sequence_id"] for row in rows["views"] if row["sequence_id"]}
+    state = {
+        "recipe": state["recipe"],
+        "complete": True,
+        "worlds": [{**asdict(s), "map_path": name} for s, name in zip(surveys, names, strict=True)],
+        "num_places": len({row["station_id"] for row in rows["views"]}),
+        "num_views": len(rows["views"]),
+        "num_tiles": len(rows["tiles"]),
+        "num_pairs": len(rows["pairs"]),
+        "num_drives": len(sequences),
+        "num_files": sum(len(part.files) for part in parts) + len(maps),
+        "megabytes": round(
+            (sum(p.num_bytes for p in parts) + sum((out / n).stat().st_size for n in names))
+            / _MEGABYTE,
+            3,
+        ),
+        "refused": dict(sorted(refused.items())),
+        "splits": dict(sorted(Counter(row.get("split", "") for row in rows["views"]).items()))
+        if recipe.split != "none"
+        else {},
+    }
+    _write_json(out / RECIPE_FILE, state)
+    shutil.rmtree(out / JOURNAL_FOLDER)
+    return state
+
+
+def _write_labels(
+    out: Path,
+    about: dict[str, Any],
+    shared: dict[str, Any],
+    views: list[dict[str, Any]],
+    labels: dict[str, str],
+) -> None:
+    """The manifest of class images, whose map is a copy (it must lie in its own folder)."""
+    folder = out / LABELS_FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for row in shared["maps"]:
+        (folder / row["file"]).parent.mkdir(exist_ok=True)
+        shutil.copyfile(out / row["file"], folder / row["file"])
+    rows = [
+        {
+            **row,
+            "image": f"classes/{Path(row['image']).relative_to('views').with_suffix('.png')}",
+            "sha256": labels[row["view_id"]],
+        }
+        for row in views
+    ]
+    about = {**about, "name": f"{about['name']} (class images)"}
+    Manifest.from_rows(**about, image_root="..", **shared, views=rows).write(folder)
+
+
+def _write_times(recipe: Recipe, out: Path, surveys: list[Survey], parts: list[Made]) -> None:
+    with (
+        atomic.replacing(out / TIMES_FILE) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        for survey in surveys if recipe.tiles != "none" else ():
+            for number in range(recipe.num_flights):
+                facts = flight_of(recipe, survey.region, number).facts()
+                file.write(json.dumps({**facts, "traffic": recipe.traffic}) + "\n")
+        for part in parts:
+            for facts in part.times:
+                file.write(json.dumps(facts) + "\n")
+
+
+def _write_odometry(recipe: Recipe, out: Path, parts: list[Made]) -> None:
+    if not recipe.frames:
+        return
+    with (
+        atomic.replacing(out / ODOMETRY_FILE) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, ODOMETRY_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for part in parts:
+            writer.writerows(part.motions)
+
+
+def _split(recipe: Recipe, surveys: list[Survey], views: list[dict[str, Any]]) -> None:
+    """Put views into splits, in place; all of a station go together."""
+    if recipe.split == "none":
+        return
+    if recipe.split == "town":
+        split_of = _shares([survey.region for survey in surveys], recipe.seed)
+        for row in views:
+            row["split"] = split_of[row["region"]]
+        return
+    frames = {survey.region: LocalFrame(survey.lat_deg, survey.lon_deg) for survey in surveys}
+    for row in views:
+        x_m, y_m = frames[row["region"]].to_local(row["lat_deg"], row["lon_deg"])
+        near = {
+            _split_of_cell(recipe.seed, row["region"], float(x_m) + east, float(y_m) + north)
+            for east in (-SPLIT_BUFFER_M, 0.0, SPLIT_BUFFER_M)
+            for north in (-SPLIT_BUFFER_M, 0.0, SPLIT_BUFFER_M)
+        }
+        row["split"] = near.pop() if len(near) == 1 else ""
+
+
+def _split_of_cell(seed: int, region: str, x_m: float, y_m: float) -> str:
+    cell = f"{region} {math.floor(x_m / SPLIT_CELL_M)} {math.floor(y_m / SPLIT_CELL_M)}"
+    draw = np.random.default_rng([seed, zlib.crc32(cell.encode()), moments.SPLITS]).uniform()
+    names, shares = list(SHARES), np.cumsum(list(SHARES.values()))
+    return names[min(int(np.searchsorted(shares, draw)), len(names) - 1)]
+
+
+def _shares(regions: list[str], seed: int) -> dict[str, str]:
+    """Splits of worlds by lot: of two, one is for tests; of three or more, one is for val too."""
+    order = np.random.default_rng([seed, moments.SPLITS]).permutation(len(regions))
+    num_test = max(round(len(regions) * SHARES["test"]), int(len(regions) > 1))
+    num_val = max(round(len(regions) * SHARES["val"]), int(len(regions) > 2))
+    names = ["test"] * num_test + ["val"] * num_val
+    names += ["train"] * (len(regions) - len(names))
+    return {regions[k]: name for k, name in zip(order.tolist(), names, strict=True)}
+
+
+def _summary_of(
+    state: dict[str, Any], out: Path, num_made: int, seconds: float, workers: int
+) -> Summary:
+    names = ("num_places", "num_views", "num_tiles", "num_pairs", "num_drives", "num_files")
+    return Summary(
+        out=str(out),
+        **{name: state[name] for name in (*names, "megabytes", "refused", "splits")},
+        num_made=num_made,
+        seconds=round(seconds, 3),
+        workers=workers,
+    )
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    with atomic.replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
