@@ -122,6 +122,21 @@ def test_photos_imagery_and_a_map_become_one_dataset(made_up):
         assert min(sheet.size) > 300
 
 
+def test_the_imagery_of_the_page_may_be_made_again(made_up):
+    run_page(0)
+    satellite = blocks_of(PAGE, "bash")[0].splitlines()[3]
+    split = (
+        "crossview-data split town/manifest --cell-m 10 --buffer-m 1 --share a=0.5 --share b=0.5"
+    )
+    for line in (split, satellite):
+        result = CliRunner().invoke(main, shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
+    manifest = Manifest.load(made_up / "town" / "manifest")
+    assert (manifest.views["split"] != "").any()
+    assert [map_file.kind for map_file in manifest.map_files("photos")] == ["osm"]
+    assert [p for problems in manifest.file_problems() for p in problems] == []
+
+
 def test_places_alone_become_a_gallery_with_a_map(made_up):
     run_page(1)
     manifest = Manifest.load(made_up / "places" / "manifest")

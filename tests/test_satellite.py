@@ -178,6 +178,26 @@ def test_the_login_of_a_wmts_is_told_for_tiles_of_the_same_server_only(mapproxy,
     assert elsewhere.headers == {}
 
 
+def test_a_password_reaches_the_server_and_nothing_that_is_made(tmp_path):
+    csv = write_points(tmp_path / "p.csv", middle())
+    with TileServer(tile_px=256) as server:
+        url = server.url.replace("//", "//bob:s3cr%40et@")
+        result = run("--points", csv, "--url", url, "--zoom", ZOOM, "--crop-m", 30, "--mosaic",
+                     "--out", tmp_path / "o")  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert {entry.headers["Authorization"] for entry in server.log} == {
+            "Basic Ym9iOnMzY3JAZXQ="
+        }
+        server.absent.update(entry.tile for entry in server.log)
+    down = run("--points", csv, "--url", url, "--zoom", ZOOM - 1, "--crop-m", 30,
+               "--out", tmp_path / "o", "--rate", 1e4, "--json")  # fmt: skip
+    assert down.exit_code == 1
+    made = [path.read_bytes() for path in (tmp_path / "o").rglob("*") if path.is_file()]
+    assert len(made) > 8
+    for text in (result.output.encode(), down.output.encode(), *made):
+        assert not any(part in text for part in (b"s3cr", b"Ym9iOnMz", b"bob"))
+
+
 def test_a_second_run_fetches_nothing(tmp_path, template):
     command = ("--box", *inner_box(), "--url", template, "--zoom", ZOOM, "--out", tmp_path / "o")
     run(*command)

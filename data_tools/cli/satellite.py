@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from data_tools.cli import options as shared
+
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
     from data_tools.areas import Area
@@ -138,12 +140,6 @@ def _require_meaning(context: click.Context) -> None:
             )
 
 
-def _positive(_: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value < float("inf"):
-        raise click.BadParameter(f"expected a positive number, got {value}.", param=parameter)
-    return value
-
-
 @click.command()
 @click.option("--box", nargs=4, type=float, help="WEST SOUTH EAST NORTH, degrees.")
 @click.option("--area", type=_FILE, help="Polygons in a GeoJSON file.")
@@ -151,7 +147,7 @@ def _positive(_: click.Context, parameter: click.Parameter, value: float | None)
 @click.option("--geocoder-url", help="A Nominatim of your own.")
 @click.option("--points", type=_ANY, help="CSV, GPX, GeoJSON, or a folder of photos.")
 @click.option("--views", type=_FOLDER, help="A manifest: crops for its views, and pairs.")
-@click.option("--radius-m", type=float, help="Around points.")
+@click.option("--radius-m", type=float, callback=shared.positive, help="Around points.")
 @click.option("--provider", help="Of the xyzservices catalogue; by default nlmaps.luchtfoto.")
 @click.option("--url", help="Template with {z} {x} {y} ({-y}, {q}), {bbox}, or {lat} {lon} {zoom}.")
 @click.option("--wmts", help="URL of a WMTS' capabilities.")
@@ -186,7 +182,7 @@ def _positive(_: click.Context, parameter: click.Parameter, value: float | None)
 @click.option("--overwrite", is_flag=True, help="Replace a manifest of other crops or views.")
 @click.option("--name", help="Of the dataset and the mosaic; else OUT's, the area's.")
 @click.option(
-    "--rate", type=float, callback=_positive, help="Tiles per second, at most the provider's."
+    "--rate", type=float, callback=shared.positive, help="Tiles per second, at most the provider's."
 )
 @click.option("--refresh", is_flag=True, help="Fetch stored tiles again that have changed.")
 @click.option("--ask-absent-again", is_flag=True, help="Also ask for tiles known not to exist.")
@@ -310,10 +306,9 @@ def _target(options: dict[str, Any]) -> Area | Points | Manifest:
         return points.read_points(value)
     if chosen == "views":
         return Manifest.load(value)
-    from data_tools.openstreetmap import Server, geocoder
+    from data_tools.openstreetmap import named_area
 
-    server = Server(options["geocoder_url"]) if options["geocoder_url"] else None
-    return areas.geocoded_area(value, geocoder(server))
+    return named_area(value, url=options["geocoder_url"])
 
 
 def _source(options: dict[str, Any]) -> Provider | Path:
