@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from crossview.synthetic import homes, patterns, public_lots
-from crossview.synthetic.town_buildings import BuildingMaker
 from crossview.synthetic.cells import area_m2, width_m
-from crossview.synthetic.town_furniture import StreetSide, bollards, furnish, mark_crossings
 from crossview.synthetic.lots import Drawing
 from crossview.synthetic.network import Lot, RoadNetwork, points_of
 from crossview.synthetic.patterns import StreetPlan
 from crossview.synthetic.plan import Area, Dice, Line, Plan, to_points
 from crossview.synthetic.sites import Site
+from crossview.synthetic.town_buildings import BuildingMaker
+from crossview.synthetic.town_furniture import StreetSide, bollards, furnish, mark_crossings
 
 LEAST_SIZE_M = 300.0
 MOST_SIZE_M = 2500.0
 
+_LARGE = ("slabs", "towers", "offices", "industry")
 _LEAST_LOT_M2 = 500.0
 _LEAST_LOT_WIDTH_M = 13.0
 
@@ -102,6 +103,9 @@ def grown_plan(dice: Dice, pattern: str, size_m: float) -> Plan:
         # lots lie apart, so that each is filled without a look at the others
         site = Site(lot, dice, network, maker)
         _FILLERS[use](site)
+        if use in _LARGE and not site.drawing.buildings:
+            # too narrow for anything large
+            homes.fill_rows(site)
         drawing.extend(site.drawing)
     streets, footways = network.streets(), network.footways()
     water = _water(street_plan, network)
@@ -167,12 +171,7 @@ def _homes(dice: Dice, closeness: float) -> str:
         shares = (("rows", 0.6), ("court", 0.4))
     elif closeness > 0.35:
         shares = (("rows", 0.45), ("court", 0.2), ("gardens", 0.35))
-    left = dice.between(0.0, 1.0)
-    for use, share in shares:
-        left -= share
-        if left < 0:
-            return use
-    return shares[0][0]
+    return dice.weighted(shares)
 
 
 def check_size_m(size_m: float) -> float:

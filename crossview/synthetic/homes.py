@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crossview.synthetic.town_buildings import Footprint, rectangle, with_wing
 from crossview.synthetic.cells import area_m2, middle, shrunk
 from crossview.synthetic.lots import Front
 from crossview.synthetic.network import points_of
 from crossview.synthetic.plan import Area, Place, Tags, clearance_m, edges, inset, to_point, unit
-from crossview.synthetic.shops import SHOP_TAGS, shop
+from crossview.synthetic.shops import shop
 from crossview.synthetic.sites import Site
+from crossview.synthetic.town_buildings import Footprint, rectangle, with_wing
 
 _STEP_M = 1.0
 _GARAGE_M = (3.2, 5.6)
@@ -24,10 +24,8 @@ def fill_rows(site: Site) -> None:
     setback_m = dice.pick((0.0, 0.0, 0.0, 0.5, 2.0, 3.5)) if near < 0.7 else 0.0
     levels = dice.whole(2, 3) if near < 0.4 else dice.whole(3, 5)
     kind = "terrace" if levels < 3 else "apartments"
-    width_m = (5.5, 8.5) if kind == "terrace" else (8.0, 17.0)
-    shops = 0.1 + 0.4 * near
     for front, _ in site.fronts(setback_m):
-        _row(site, front, levels, kind, width_m, shops)
+        _row(site, front, levels, kind)
     _back_yards(site)
 
 
@@ -40,16 +38,11 @@ class _House:
     footprint: Footprint
 
 
-def _row(
-    site: Site,
-    front: Front,
-    usual_levels: int,
-    kind: str,
-    widths_m: tuple[float, float],
-    shops: float,
-) -> None:
+def _row(site: Site, front: Front, usual_levels: int, kind: str) -> None:
     """Houses along one front; those in one row are alike where they are terraced."""
     dice = site.dice
+    widths_m = (5.5, 8.5) if kind == "terrace" else (8.0, 17.0)
+    shops = 0.1 + 0.4 * site.lot.closeness
     row: list[_House] = []
     s_m = 0.0
     own_m = dice.between(*widths_m)
@@ -131,13 +124,13 @@ def fill_gardens(site: Site) -> None:
     setback_m = dice.between(3.0, 6.0)
     kind = dice.pick(("hedge", "fence", "fence", "wall", "hedge"))
     has_fences = dice.chance(0.7)
-    semi = dice.chance(0.3)
-    for front, _ in site.fronts():
-        parcels = _houses(site, front, setback_m, "semidetached_house" if semi else "house")
-        if has_fences and parcels:
+    houses = "semidetached_house" if dice.chance(0.3) else "house"
+    streets = [(front, _houses(site, front, setback_m, houses)) for front, _ in site.fronts()]
+    for front, parcels in streets if has_fences else ():
+        if parcels:
             _front_fence(site, front, kind, [gate_m for _, gate_m in parcels])
-            for start_m, _ in parcels:
-                _side_fence(site, front, start_m, dice.pick((kind, "fence", "hedge")))
+        for start_m, _ in parcels:
+            _side_fence(site, front, start_m, dice.pick((kind, "fence", "hedge")))
     if dice.chance(0.3):
         inner = shrunk(site.ring, 0.5)
         site.cover(inner or site.ring, {"landuse": "residential"})
@@ -162,7 +155,7 @@ def _houses(site: Site, front: Front, setback_m: float, kind: str) -> list[tuple
             garage = rectangle(
                 front, s_m + width_m + 1.6, setback_m + dice.between(1.0, 4.0), *_GARAGE_M
             )
-            if site.has_room(garage.parts):
+            if site.has_room(garage.parts, margin_m=1.0):
                 site.build(garage, site.maker.tags("garage", 1, garage))
         parcels.append((s_m - 2.2, gate_m))
         s_m += width_m + gap_m
@@ -174,13 +167,13 @@ def _house(site: Site, front: Front, s_m: float, near_m: float) -> Footprint | N
     dice = site.dice
     width_m = dice.between(8.0, 14.0)
     main = rectangle(front, s_m, near_m, width_m, dice.between(7.5, 11.0))
-    if not site.has_room(main.parts):
+    if not site.has_room(main.parts, margin_m=1.0):
         return None
     if dice.chance(0.35):
         wing_m = dice.between(0.35, 0.55) * width_m
         at_m = dice.pick((0.0, width_m - wing_m, (width_m - wing_m) / 2))
-        bent = with_wing(main, front, at_m, wing_m, dice.between(3.0, 6.0))
-        if site.has_room(bent.parts[1:]):
+        bent = with_wing(main, at_m, wing_m, dice.between(3.0, 6.0))
+        if site.has_room(bent.parts[1:], margin_m=1.0):
             return bent
     return main
 
@@ -214,9 +207,9 @@ def _side_fence(site: Site, front: Front, s_m: float, kind: str) -> None:
         return
     depth_m = 0.0
     while depth_m < 34.0:
-        place = front.at(s_m, depth_m + 2.0)
-        room_m = -clearance_m(place, site.ring)
-        if room_m < min(depth_m, 12.0) * 0.7 or not site.is_free(place, 0.5):
+        room_m = -clearance_m(front.at(s_m, depth_m + 2.0), site.ring)
+        strip = front.rectangle(s_m - 0.1, 0.5, 0.2, depth_m + 2.0)
+        if room_m < min(depth_m, 12.0) * 0.7 or not site.has_room([strip], gap_m=0.3):
             break
         depth_m += 2.0
     if depth_m > 8.0:
@@ -329,6 +322,3 @@ def _tower(site: Site, base: Footprint) -> None:
     upper = {"height": f"{height_m:.1f}", "min_height": f"{low_m:.1f}"}
     levels_tags = {"building:levels": str(levels), "building:min_level": str(low)}
     site.cover(shaft, common | upper | levels_tags)
-
-
-__all__ = ["SHOP_TAGS", "fill_court", "fill_gardens", "fill_rows", "fill_slabs", "fill_towers"]

@@ -40,6 +40,7 @@ _ROUNDABOUT_ARM_M = 48.0
 _STEP_M = 14.0
 _TOLERANCE_M = 0.5
 _BULGE_M = 0.25
+_SHORE_M = 0.8
 _BORDER_M = 2.0
 _CUL_DE_SAC = (32.0, 0.3)
 """Least length, and share of the quiet streets that end in one."""
@@ -224,9 +225,11 @@ class RoadNetwork:
         ring: list[complex] = []
         for run in self._runs(self._plan.cells.ring(cell)):
             number = self._line(run[0])
-            road = None if number == BORDER else self._plan.roads[number]
-            offset_m = 0.0 if road is None else road.half_m + 0.8
-            ring += _shifted(self._joined(run), offset_m)
+            if number != BORDER:
+                # a wide street that ends at a narrow quay reaches beyond it
+                reach_m = max(self._reach_m(node) for edge in run for node in edge)
+                offset_m = max(self._plan.roads[number].half_m, reach_m) + _SHORE_M
+                ring += _shifted(self._joined(run), offset_m)
         return ring
 
     def stream(self, cell: Cell) -> list[complex]:
@@ -370,6 +373,7 @@ class RoadNetwork:
     def _choose_roundabouts(self) -> list[int]:
         """A few crossings of larger streets whose arms are long and well apart."""
         candidates = []
+        banks = {node for reach in self._plan.reaches for node in self._plan.cells.ring(reach)}
         for node, arms in self._arms.items():
             ranks = sorted(arm.road.rank for arm in arms)
             if not 3 <= len(arms) <= 5 or ranks[-1] > 2 or ranks[2] > 2 or ranks[0] > 1:
@@ -377,14 +381,11 @@ class RoadNetwork:
             steps = [unit(self.curve(arm.node, arm.other)[1] - self.node_at(node)) for arm in arms]
             apart = min(abs(a - b) for a, b in itertools.combinations(steps, 2))
             room_m = min(self.length_m(arm.node, arm.other) for arm in arms)
-            is_dry = not any(self._touches_bridge(arm) for arm in arms)
+            is_dry = node not in banks
             if apart > 0.95 and room_m > _ROUNDABOUT_ARM_M and is_dry:
                 candidates.append(node)
         wanted = round(self._plan.size_m**2 / 350_000.0)
         return self._dice.shuffled(candidates)[:wanted]
-
-    def _touches_bridge(self, arm: Arm) -> bool:
-        return (min(arm.node, arm.other), max(arm.node, arm.other)) in self.bridges
 
     def _choose_oneway(self) -> Mapping[int, int]:
         """Quiet streets that cars can go around, 1 or -1 for the direction of their path."""

@@ -14,7 +14,7 @@ from crossview.synthetic.cells import (
     middle,
     width_m,
 )
-from crossview.synthetic.plan import Dice, direction, dot
+from crossview.synthetic.plan import Dice, cross, direction, dot
 from crossview.synthetic.roads import Road, RoadMaker
 
 _SNAP_M = 17.0
@@ -111,6 +111,7 @@ class StreetPlan:
         roads: By the number of their line.
         blocks: Cells to build on.
         river: The cell under water; empty without one.
+        flow: Unit direction along it.
         reaches: What the bridges cut the river into.
     """
 
@@ -122,6 +123,7 @@ class StreetPlan:
     roads: list[Road] = field(default_factory=list)
     blocks: list[Cell] = field(default_factory=list)
     river: Cell = ()
+    flow: complex = 0j
     reaches: list[Cell] = field(default_factory=list)
 
     def road(self, highway: str) -> int:
@@ -216,7 +218,7 @@ def _with_river(plan: StreetPlan, dice: Dice) -> list[Cell]:
     for cell in dry:
         shape = plan.cells.shape(cell)
         if all(abs(dot(corner - origin, 1j * along)) < breadth_m for corner in shape):
-            plan.river = cell
+            plan.river, plan.flow = cell, along
             plan.reaches = [cell]
     return [cell for cell in dry if cell != plan.river]
 
@@ -248,14 +250,17 @@ def _bridge(plan: StreetPlan, origin: complex, along: complex, line: int) -> Non
 def _old_roads(plan: StreetPlan, dice: Dice, cells: list[Cell]) -> list[Cell]:
     """Three roads that leave a three-sided market place between them, and more in a large town."""
     market_m = dice.between(24.0, 34.0)
-    first = dice.between(0.0, math.pi)
+    # at 30 and 90 degrees to a river, so that no bridge runs along it
+    first = direction(dice.between(0.0, math.pi)) if not plan.river else 1j * plan.flow
     for k, highway in enumerate(("secondary", "tertiary", "secondary")):
-        along = direction(first + (k + dice.between(-0.15, 0.15)) * 2 * math.pi / 3)
+        along = first * direction((k + dice.between(-0.15, 0.15)) * 2 * math.pi / 3)
         origin, line = plan.core - market_m * 1j * along, plan.road(highway)
         cells = _cut_all(plan, cells, origin, along, line)
         _bridge(plan, origin, along, line)
     for _ in range(int(plan.size_m / 700.0)):
         along = direction(dice.between(0.0, 2 * math.pi))
+        if abs(cross(along, plan.flow)) < 0.6 and plan.river:
+            along *= 1j
         origin = plan.core + dice.between(0.28, 0.36) * plan.size_m * 1j * along
         line = plan.road("tertiary")
         cells = _cut_all(plan, cells, origin, along, line)
@@ -290,7 +295,7 @@ def _highway_between(dice: Dice, size_m2: float, near: float) -> str:
     if size_m2 > 22_000.0:
         return "residential"
     quiet = ("residential", "living_street", "pedestrian") if near > 0.7 else ("residential",)
-    return dice.pick((*quiet, "residential", "living_street", "service", "footway"))
+    return dice.pick((*quiet, "residential", "living_street", "service", "footway", "cycleway"))
 
 
 def _halved(plan: StreetPlan, dice: Dice, cell: Cell, line: int) -> list[Cell]:
@@ -336,7 +341,7 @@ def _lay_grid(plan: StreetPlan, dice: Dice, cells: list[Cell], along: complex) -
         shape = plan.cells.shape(block)
         parts = [block]
         if area_m2(shape) > 9_000.0 and width_m(shape) > 62.0 and dice.chance(0.35):
-            highway = dice.pick(("service", "living_street", "footway", "service"))
+            highway = dice.pick(("service", "living_street", "footway", "cycleway", "service"))
             parts = _halved(plan, dice, block, plan.road(highway))
         plan.blocks += parts
 

@@ -99,6 +99,15 @@ class Dice:
         """One of the options."""
         return options[int(self._random() * len(options))]
 
+    def weighted(self, options: Sequence[tuple[_T, float]]) -> _T:
+        """One of the options, each (what, share); the shares sum to one."""
+        left = self._random()
+        for option, share in options:
+            left -= share
+            if left < 0:
+                return option
+        return options[0][0]
+
     def shuffled(self, options: Sequence[_T]) -> list[_T]:
         """The options in another order."""
         left = list(options)

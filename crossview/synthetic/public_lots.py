@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from crossview.synthetic.town_buildings import Footprint, rectangle, with_two_wings, with_wing
 from crossview.synthetic.cells import area_m2, middle, shrunk, width_m
 from crossview.synthetic.homes import fill_gardens
 from crossview.synthetic.lots import Front
-from crossview.synthetic.plan import Place, clearance_m, direction, edges, to_point, unit
+from crossview.synthetic.plan import (
+    Line,
+    clearance_m,
+    direction,
+    dot,
+    edges,
+    to_points,
+    unit,
+)
 from crossview.synthetic.sites import Site
+from crossview.synthetic.town_buildings import Footprint, rectangle, with_two_wings, with_wing
 
 _BAY_M = (2.5, 5.0)
 _AISLE_M = 6.0
@@ -30,7 +38,7 @@ def fill_offices(site: Site) -> None:
             if not site.has_room(main.parts):
                 s_m += 2.0
                 continue
-            shaped = _winged(site, front, main, width)
+            shaped = _winged(site, main, width)
             kind = dice.pick(("office", "commercial", "retail"))
             site.build(shaped, site.maker.tags(kind, dice.whole(3, 8), shaped))
             s_m += width + dice.between(6.0, 14.0)
@@ -38,13 +46,13 @@ def fill_offices(site: Site) -> None:
     site.scatter_trees(20.0, crown_m=(1.5, 2.8))
 
 
-def _winged(site: Site, front: Front, main: Footprint, width: float) -> Footprint:
+def _winged(site: Site, main: Footprint, width: float) -> Footprint:
     """A large building as an L, a T or a U where there is room."""
     dice = site.dice
     depth_m, wing_m = dice.between(8.0, 14.0), dice.between(8.0, min(12.0, width / 2.6))
     options = [
-        with_wing(main, front, 0.0, wing_m, depth_m),
-        with_wing(main, front, (width - wing_m) / 2, wing_m, depth_m),
+        with_wing(main, 0.0, wing_m, depth_m),
+        with_wing(main, (width - wing_m) / 2, wing_m, depth_m),
         with_two_wings(main, wing_m, depth_m),
         main,
     ]
@@ -75,41 +83,41 @@ def _car_park(site: Site, *, rows: int) -> bool:
             site.clear(area)
             site.clear(drive)
             site.cover(area, {"amenity": "parking", "parking": "surface", "surface": "asphalt"})
+            site.openings.append(front.at(entry_m, 0.0))
             inside = front.at(entry_m, near_m + 1.0)
-            way_in = {"highway": "service", "service": "driveway", "surface": "asphalt"}
-            site.drawing.lines.append(_service(way_in, [mouth, inside]))
-            _bays(site, front, s_m, near_m, count, rows, inside)
+            way_in = {"highway": "service", "service": "driveway", "width": "3.5"}
+            site.drawing.lines.append(Line(to_points([mouth, inside]), way_in))
+            _bays(site, front, (s_m, near_m, count, rows), inside)
             return True
     return False
 
 
-def _service(tags: dict[str, str], line: Sequence[complex]):  # type: ignore[no-untyped-def]
-    from crossview.synthetic.plan import Line, to_points
+def _bays(site: Site, front: Front, area: tuple[float, float, int, int], inside: complex) -> None:
+    """Aisles and bays; the way in crosses the first row, where there are none.
 
-    return Line(to_points(line), tags | {"width": "3.5"})
-
-
-def _bays(
-    site: Site, front: Front, s_m: float, near_m: float, count: int, rows: int, inside: complex
-) -> None:
-    """Aisles and bays; the way in crosses the first row, where there are none."""
-    entry = s_m + (count * _BAY_M[0] + 1.0) / 2
-    aisle = {"highway": "service", "service": "parking_aisle"}
-    told = site.dice.chance(0.6)
+    Args:
+        site: Where.
+        front: What the car park lies along.
+        area: Where it begins, along the front and behind it; bays in a row; rows.
+        inside: Where the way in arrives.
+    """
+    s_m, near_m, count, rows = area
+    entry_m = s_m + (count * _BAY_M[0] + 1.0) / 2
+    aisle = {"highway": "service", "service": "parking_aisle", "width": "3.5"}
+    is_told = site.dice.chance(0.6)
     here = inside
     for row in range(rows):
         low_m = near_m + row * (_AISLE_M + 2 * _BAY_M[1])
         mid_m = low_m + _BAY_M[1] + _AISLE_M / 2
-        crossing = front.at(entry, mid_m)
-        site.drawing.lines.append(_service(aisle, [here, crossing]))
+        crossing = front.at(entry_m, mid_m)
         ends = [front.at(s_m + 1.5, mid_m), crossing]
         ends.append(front.at(s_m + count * _BAY_M[0] - 0.5, mid_m))
-        site.drawing.lines.append(_service(aisle, ends))
+        site.drawing.lines += [Line(to_points(line), aisle) for line in ([here, crossing], ends)]
         here = crossing
-        for k in range(count if told else 0):
+        for k in range(count if is_told else 0):
             at_m = s_m + 0.5 + k * _BAY_M[0]
             for depth_m in (low_m, low_m + _BAY_M[1] + _AISLE_M):
-                is_way = abs(at_m + _BAY_M[0] / 2 - entry) < 3.2
+                is_way = abs(at_m + _BAY_M[0] / 2 - entry_m) < 3.2
                 if not is_way or (row == rows - 1 and depth_m > mid_m):
                     bay = front.rectangle(at_m, depth_m, *_BAY_M)
                     site.cover(bay, {"amenity": "parking_space"})
@@ -146,7 +154,8 @@ def fill_industry(site: Site) -> None:
             site.build(hall, site.maker.tags(kind, dice.whole(1, 3), hall))
             s_m += width + dice.between(7.0, 16.0)
     _car_park(site, rows=1)
-    site.enclose("fence")
+    if site.drawing.buildings:
+        site.enclose("fence")
     site.scatter_trees(12.0, crown_m=(1.5, 3.0))
 
 
@@ -201,7 +210,7 @@ def fill_sports(site: Site) -> None:
     _pitches(site, ("soccer", "tennis", "tennis", "basketball"))
     for front, _ in site.fronts(4.0):
         house = rectangle(front, dice.between(4.0, 10.0), 0.0, 14.0, 8.0)
-        if site.has_room(house.parts):
+        if site.has_room(house.parts, margin_m=2.0):
             site.build(house, site.maker.tags("yes", 1, house, {"leisure": "sports_centre"}))
             break
     _car_park(site, rows=1)
@@ -386,8 +395,7 @@ def _hedge_rows(site: Site, paths: Sequence[Sequence[complex]]) -> None:
     doors = [path[0] for path in paths]
     for front, _ in site.fronts(1.6 if kind == "hedge" else 3.5):
         gaps_m = sorted(
-            (door - front.start).real * unit(front.end - front.start).real
-            + (door - front.start).imag * unit(front.end - front.start).imag
+            dot(door - front.start, unit(front.end - front.start))
             for door in doors
             if abs(clearance_m(door, [front.start, front.end])) < 4.5
         )
@@ -464,7 +472,7 @@ def fill_cemetery(site: Site) -> None:
     mouth = site.network.mouth_of(site.lot, side, door)
     start = [door] if mouth is None else [mouth, door]
     site.walk([*start, front.at(front.length_m / 2, depth_m)], tags)
-    for near_m in range(14, int(depth_m), 18):
+    for near_m in range(27, int(depth_m), 18):
         s_m = [
             s
             for s in range(3, int(front.length_m), 2)
@@ -496,9 +504,3 @@ def fill_playground(site: Site) -> None:
     site.enclose("fence")
     _benches(site, 4)
     site.scatter_trees(60.0, crown_m=(1.5, 3.0))
-    center = middle(site.ring)
-    site.network.marks.extend([])
-    site.place(center, {"playground": "structure"})
-
-
-__all__ = ["Place", "to_point"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crossview.synthetic.plan import Dice, Tags
+from crossview.tags import strip_width_m
 
 VERGE_M = 0.7
 """Least distance from a carriageway to the lots, where there is no sidewalk."""
@@ -80,7 +81,8 @@ class RoadMaker:
             tags["maxspeed"] = _MAXSPEED[highway]
         if highway == "secondary" and dice.chance(0.5):
             tags["cycleway:both"] = "lane"
-        if dice.chance(self._maps_width):
+        # a reader that guesses wider would put lamps and trees onto the carriageway
+        if dice.chance(self._maps_width) or strip_width_m(tags) > width_m:
             tags["width"] = f"{width_m:g}"
         if sidewalk_m:
             tags["sidewalk"] = "both"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from crossview.synthetic.town_buildings import BuildingMaker, Footprint
 from crossview.synthetic.cells import middle, shrunk
 from crossview.synthetic.lots import TREE_GAP_M, WALL_GAP_M, Drawing, Front
 from crossview.synthetic.network import Lot, RoadNetwork
@@ -21,13 +21,13 @@ from crossview.synthetic.plan import (
     cross,
     dot,
     edges,
-    is_inside,
     to_point,
     to_points,
     unit,
 )
+from crossview.synthetic.town_buildings import BuildingMaker, Footprint
 
-_GATE_M = 3.0
+_OPENING_M = 6.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Site:
         self._walls: list[Solid] = []
         self._grounds: list[Solid] = []
         self._trees: list[tuple[complex, float]] = []
+        self.openings: list[complex] = []
 
     @property
     def ring(self) -> Sequence[complex]:
@@ -110,6 +111,8 @@ class Site:
                     part, other.ring, gap_m
                 ):
                     return False
+            if any(clearance_m(tree, part) < crown_m + TREE_GAP_M for tree, crown_m in self._trees):
+                return False
         return True
 
     def build(self, footprint: Footprint, tags: Tags) -> None:
@@ -156,7 +159,7 @@ class Site:
     def walk(self, line: Sequence[complex], tags: Tags, *, half_m: float = 1.25) -> None:
         """Add a path, and keep trees off it."""
         self.drawing.lines.append(Line(to_points(line), tags))
-        for start, end in zip(line, line[1:], strict=False):
+        for start, end in itertools.pairwise(line):
             if abs(end - start) < 0.1:
                 continue
             side = half_m * 1j * unit(end - start)
@@ -186,20 +189,35 @@ class Site:
             crown = self.dice.between(*crown_m)
             self.plant(place, crown_m=crown, height_m=crown * self.dice.between(2.4, 3.6))
 
-    def enclose(self, kind: str, *, gate: bool = True) -> None:
-        """A fence, hedge or wall around the lot, a little inside, with a gate on each street."""
+    def enclose(self, kind: str) -> None:
+        """A fence, hedge or wall around the lot, a little inside.
+
+        It is open where a way for cars leads in, and has a gate on every other long street.
+        """
         inner = shrunk(self.ring, 0.4)
         if not inner:
             return
         tags = {"barrier": kind, **self.barrier_tags(kind)}
-        stops = [corner for corner in inner]
-        gates = []
+        pieces: list[list[complex]] = [[]]
+        gates: list[complex] = []
         for start, end in edges(inner):
-            if gate and abs(end - start) > 20.0 and self._faces_street(start, end):
-                place = start + self.dice.between(0.3, 0.7) * (end - start)
-                stops.insert(stops.index(start) + 1, place)
-                gates.append(place)
-        self.draw_line([*stops, stops[0]], tags, gates=gates)
+            pieces[-1].append(start)
+            along = unit(end - start)
+            length_m = abs(end - start)
+            openings = [
+                dot(along, z - start)
+                for z in self.openings
+                if abs(cross(along, z - start)) < 1.0 and 0 < dot(along, z - start) < length_m
+            ]
+            for at_m in openings[:1]:
+                pieces[-1].append(start + max(at_m - _OPENING_M / 2, 0.1) * along)
+                pieces.append([start + min(at_m + _OPENING_M / 2, length_m - 0.1) * along])
+            if not openings and length_m > 20.0 and self._faces_street(start, end):
+                gates.append(start + self.dice.between(0.3, 0.7) * (end - start))
+                pieces[-1].append(gates[-1])
+        pieces[0] = pieces.pop() + pieces[0] if len(pieces) > 1 else [*pieces[0], pieces[0][0]]
+        for piece in pieces:
+            self.draw_line(piece, tags, gates=[gate for gate in gates if gate in piece])
 
     def barrier_tags(self, kind: str) -> dict[str, str]:
         """The height of a barrier, which one map in two tells."""
@@ -226,6 +244,3 @@ def tree_tags(dice: Dice, crown_m: float, height_m: float) -> dict[str, str]:
     # a crown that is not told would be taken for the usual one, which may be wider than the room
     tags["diameter_crown"] = f"{math.floor(20 * crown_m) / 10:.1f}"
     return tags
-
-
-__all__ = ["Site", "Solid", "is_inside", "tree_tags"]

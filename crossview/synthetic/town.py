@@ -15,7 +15,6 @@ from crossview import angles
 from crossview.frames import LocalFrame, Pose
 from crossview.osm import MADE_UP_GENERATOR
 from crossview.synthetic.cells import Buckets
-from crossview.synthetic.town_drives import drive
 from crossview.synthetic.growth import PATTERNS, check_size_m, grown_plan
 from crossview.synthetic.lots import FILLERS, Drawing, plant_along_streets
 from crossview.synthetic.plan import (
@@ -29,6 +28,7 @@ from crossview.synthetic.plan import (
     distance_to_line_m,
 )
 from crossview.synthetic.streets import BLOCKS_PER_SIDE, Block, StreetNetwork
+from crossview.synthetic.town_drives import drive
 
 ANCHOR_LAT_DEG = 50.0
 ANCHOR_LON_DEG = 8.0

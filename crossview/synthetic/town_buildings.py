@@ -1,4 +1,4 @@
-"""Buildings of a grown town: footprints of rectangles, and tags with the gaps that real maps have."""
+"""Buildings of a grown town: footprints of rectangles, and tags with the gaps of real maps."""
 
 from __future__ import annotations
 
@@ -67,14 +67,11 @@ def rectangle(front: Front, s_m: float, near_m: float, width_m: float, depth_m: 
     return Footprint(ring, (ring,), depth_m, (ring[1] - ring[0]) / width_m)
 
 
-def with_wing(
-    main: Footprint, front: Front, s_m: float, width_m: float, depth_m: float
-) -> Footprint:
+def with_wing(main: Footprint, s_m: float, width_m: float, depth_m: float) -> Footprint:
     """A main box with a wing behind it: an L where the wing is at an end, else a T.
 
     Args:
         main: A rectangle on the front.
-        front: The front.
         s_m: From the main box's first corner to the wing, along the front.
         width_m: Of the wing, along the front.
         depth_m: Of the wing.
@@ -142,11 +139,7 @@ class BuildingMaker:
         return tags | dict(extra)
 
     def _roof(self, kind: str, footprint: Footprint | None) -> str:
-        left = self._dice.between(0.0, 1.0)
-        for shape, share in _ROOFS.get(kind, _BOX):
-            left -= share
-            if left < 0:
-                break
+        shape = self._dice.weighted(_ROOFS.get(kind, _BOX))
         is_plain = footprint is not None and len(footprint.parts) == 1
         return "gabled" if shape in ("pyramidal", "skillion") and not is_plain else shape
 

@@ -9,16 +9,22 @@ from dataclasses import dataclass
 
 from crossview import angles
 from crossview.frames import Pose
-from crossview.synthetic.plan import Dice, Point, Street, cross, dot, unit
+from crossview.synthetic.plan import Dice, Point, Street, dot, unit
 
-_STEP_M = 0.25
+_STEP_M = 0.5
+_NEIGHBOURS = 4
 _TURN_M = 9.0
 _TURN_PER_WIDTH = 1.4
-_LEAST_BEND_RAD = 0.01
 _MAX_DRAWS = 200
 _STRAIGHT_ON = 0.6
-_SHARPEST_COSINE = -0.82
-"""No car turns by more than 145 degrees at once."""
+_SHARP_SINE = 0.13
+"""Of half a turn: 15 degrees."""
+
+_NEAR = 6
+"""How many points of a street may lie on the way into a turn."""
+
+_SHARPEST_COSINE = -0.64
+"""No car turns by more than 130 degrees at once."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +53,19 @@ def drive(streets: Sequence[Street], dice: Dice, num_frames: int, spacing_m: flo
     Raises:
         ValueError: No route in the streets is long enough.
     """
-    legs = _legs(streets)
     length_m = (num_frames - 1) * spacing_m
     longest_m = 0.0
-    starts = sorted(legs)
-    for _ in range(_MAX_DRAWS if starts else 0):
-        # rounded corners make a route shorter, by less than a quarter
-        path = _smoothed(_route(legs, dice.pick(starts), dice, 1.3 * length_m + _TURN_M))
-        poses = _poses(path, num_frames, spacing_m)
-        if len(poses) == num_frames:
-            return poses
-        longest_m = max(longest_m, (len(poses) - 1) * spacing_m)
+    everywhere = _legs(streets)
+    # in a small town a drive may have to end where the street does
+    for legs in (_without_dead_ends(everywhere), everywhere):
+        starts = sorted(legs)
+        for _ in range(_MAX_DRAWS if starts else 0):
+            # rounded corners make a route shorter, by less than a quarter
+            path = _smoothed(_route(legs, dice.pick(starts), dice, 1.3 * length_m + _TURN_M))
+            poses = _poses(path, num_frames, spacing_m)
+            if len(poses) == num_frames:
+                return poses
+            longest_m = max(longest_m, (len(poses) - 1) * spacing_m)
     raise ValueError(
         f"No drawn route is {length_m:.0f} m long ({num_frames} frames, {spacing_m} m apart); the "
         f"longest has {longest_m:.0f} m. Ask for fewer frames or a larger town."
@@ -65,7 +73,7 @@ def drive(streets: Sequence[Street], dice: Dice, num_frames: int, spacing_m: flo
 
 
 def _legs(streets: Sequence[Street]) -> _Legs:
-    """The legs that leave each junction, without those that only lead to dead ends."""
+    """The legs that leave each junction."""
     uses: dict[Point, int] = {}
     for street in streets:
         for k, point in enumerate(street.line):
@@ -79,10 +87,11 @@ def _legs(streets: Sequence[Street]) -> _Legs:
             legs.setdefault(start, []).append(_Leg(start, end, line, street.width_m))
             if street.tags.get("oneway") != "yes":
                 legs.setdefault(end, []).append(_Leg(end, start, line[::-1], street.width_m))
-    return _without_dead_ends(legs)
+    return legs
 
 
 def _without_dead_ends(legs: _Legs) -> _Legs:
+    """Only the legs from which a drive can go on for ever."""
     while True:
         kept = {start: [leg for leg in its if _onward(legs, leg)] for start, its in legs.items()}
         kept = {start: its for start, its in kept.items() if its}
@@ -123,48 +132,84 @@ def _route(legs: _Legs, start: Point, dice: Dice, length_m: float) -> list[_Leg]
     return route
 
 
-def _smoothed(route: Sequence[_Leg]) -> list[tuple[complex, complex]]:
-    """(place, unit direction) along a route: densely where it bends, every corner a parabola."""
+def _smoothed(route: Sequence[_Leg]) -> list[complex]:
+    """Places along a route, _STEP_M apart before they are averaged, every corner a parabola."""
     corners, widths_m = [route[0].line[0]], [route[0].width_m]
     for leg in route:
         # a car turns within the narrower of two streets
         widths_m[-1] = min(widths_m[-1], leg.width_m)
         corners += leg.line[1:]
         widths_m += [leg.width_m] * (len(leg.line) - 1)
-    path: list[tuple[complex, complex]] = []
-    here = corners[0]
+    corners, widths_m = _eased(corners, widths_m)
+    path = [corners[0]]
     for k in range(1, len(corners) - 1):
         before, corner, after = corners[k - 1], corners[k], corners[k + 1]
-        arrive, leave = unit(corner - before), unit(after - corner)
         cut_m = min(_TURN_M, _TURN_PER_WIDTH * widths_m[k])
         cut_m = min(cut_m, 0.5 * abs(corner - before), 0.5 * abs(after - corner))
-        first, last = corner - cut_m * arrive, corner + cut_m * leave
-        if abs(first - here) > 1e-9:
-            path.append((here, arrive))
-        is_straight = abs(cross(arrive, leave)) < _LEAST_BEND_RAD and dot(arrive, leave) > 0
-        count = 1 if is_straight else math.ceil(2 * cut_m / _STEP_M)
-        for n in range(count):
-            t = n / count
-            place = (1 - t) * (1 - t) * first + 2 * t * (1 - t) * corner + t * t * last
-            path.append((place, unit((1 - t) * arrive + t * leave)))
-        here = last
-    along = unit(corners[-1] - corners[-2])
-    return [*path, (here, along), (corners[-1], along)]
+        first = corner + cut_m * unit(before - corner)
+        last = corner + cut_m * unit(after - corner)
+        count = math.ceil(2 * cut_m / _STEP_M)
+        path += [
+            (1 - t) * (1 - t) * first + 2 * t * (1 - t) * corner + t * t * last
+            for t in (n / count for n in range(count + 1))
+        ]
+    places = [place for place, _ in _spaced([*path, corners[-1]], _STEP_M)]
+    return _averaged(_averaged(places))
 
 
-def _poses(
-    path: Sequence[tuple[complex, complex]], num_frames: int, spacing_m: float
-) -> list[Pose]:
-    """Every spacing_m along the path."""
-    poses: list[Pose] = []
+def _averaged(path: Sequence[complex]) -> list[complex]:
+    """Every place as the mean of its neighbours on both sides, which rounds what is still sharp."""
+    means = []
+    for k in range(len(path)):
+        reach = min(_NEIGHBOURS, k, len(path) - 1 - k)
+        means.append(sum(path[k - reach : k + reach + 1]) / (2 * reach + 1))
+    return means
+
+
+def _spaced(path: Sequence[complex], spacing_m: float) -> list[tuple[complex, complex]]:
+    """(place, direction) every spacing_m along a path, from its start."""
+    last = len(path) - 1
+    along = [path[min(k + 1, last)] - path[max(k - 1, 0)] for k in range(last + 1)]
+    spots: list[tuple[complex, complex]] = []
     at_m = 0.0
-    for (place, along), (after, along_after) in itertools.pairwise(path):
-        length_m = abs(after - place)
-        while len(poses) < num_frames and len(poses) * spacing_m <= at_m + length_m:
-            share = (len(poses) * spacing_m - at_m) / length_m if length_m else 0.0
-            spot = place + share * (after - place)
-            step = unit((1 - share) * along + share * along_after)
-            heading_deg = float(angles.heading_of(step.real, step.imag))
-            poses.append(Pose(spot.real, spot.imag, heading_deg))
+    for k, (start, end) in enumerate(itertools.pairwise(path)):
+        length_m = abs(end - start)
+        while length_m and len(spots) * spacing_m <= at_m + length_m:
+            share = (len(spots) * spacing_m - at_m) / length_m
+            step = (1 - share) * along[k] + share * along[k + 1]
+            spots.append((start + share * (end - start), step))
         at_m += length_m
-    return poses
+    return spots
+
+
+def _eased(
+    corners: Sequence[complex], widths_m: Sequence[float]
+) -> tuple[list[complex], list[float]]:
+    """Without the points of a street that are near to a corner: they would leave no room to turn.
+
+    Where the street bends a little there, the route leaves its centre line by centimetres.
+    """
+    count = len(corners)
+    is_sharp = [
+        0 < k < count - 1 and _bend(*corners[k - 1 : k + 2]) > _SHARP_SINE for k in range(count)
+    ]
+    sharp = [k for k in range(count) if is_sharp[k]]
+    near = [
+        any(0 < abs(corners[k] - corners[n]) < 2 * _TURN_M and abs(k - n) < _NEAR for n in sharp)
+        for k in range(count)
+    ]
+    kept = [k for k in range(count) if is_sharp[k] or not near[k] or k in (0, count - 1)]
+    return [corners[k] for k in kept], [widths_m[k] for k in kept]
+
+
+def _bend(before: complex, corner: complex, after: complex) -> float:
+    """Sine of half the turn at a corner."""
+    return abs(unit(after - corner) - unit(corner - before)) / 2
+
+
+def _poses(path: Sequence[complex], num_frames: int, spacing_m: float) -> list[Pose]:
+    """Every spacing_m along a smooth path, headings along it."""
+    return [
+        Pose(place.real, place.imag, float(angles.heading_of(step.real, step.imag)))
+        for place, step in _spaced(path, spacing_m)[:num_frames]
+    ]

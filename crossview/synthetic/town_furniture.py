@@ -19,7 +19,6 @@ from crossview.synthetic.plan import (
     dot,
     to_point,
     to_points,
-    unit,
 )
 from crossview.synthetic.sites import tree_tags
 
@@ -37,7 +36,7 @@ def mark_crossings(network: RoadNetwork, dice: Dice) -> None:
             continue
         ranks = sorted(arm.road.rank for arm in driven)
         is_round = node in network.roundabouts
-        has_signals = not is_round and ranks[:3] in ([0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 0, 2])
+        has_signals = not is_round and ranks[:3] in ([0, 0, 0], [0, 0, 1], [0, 1, 1])
         has_signals = has_signals and ranks[-1] < 3 and dice.chance(0.75)
         if has_signals:
             place = to_point(network.node_at(node))
@@ -197,11 +196,13 @@ def _trees(
                 height_m = crown_m * dice.between(3.0, 4.2)
                 out.places.append(Place(to_point(tree), tree_tags(dice, crown_m, height_m)))
             continue
+        # a way into a car park may lead through between two trees
+        is_open = row and not side.is_free((row[-1] + tree) / 2, road_gap_m=0.6, wall_gap_m=1.0)
+        if is_open or not is_free:
+            _finish_row(row, out)
+            row = []
         if is_free and side.take(tree, 0.8):
             row.append(tree)
-            continue
-        _finish_row(row, out)
-        row = []
     _finish_row(row, out)
 
 
@@ -269,6 +270,3 @@ def bollards(footways: Sequence[Line], dice: Dice) -> list[Place]:
         for line in footways
         if len(line.line) > 3 and dice.chance(0.3)
     ]
-
-
-__all__ = ["Furniture", "StreetSide", "bollards", "furnish", "mark_crossings", "unit"]
