@@ -198,7 +198,7 @@ def test_walls_say_where_on_them_a_ray_hits():
     builder = MeshBuilder()
     # 10 m long, seen from the south, its left end in the west
     frame = np.array([[-4.0, 6.0, 1.0, 0.0, 10.0, 7.0]])
-    row = builder.walls("building", ["brick"], 1, frame)[0]
+    row = builder.surfaces("building", ["brick"], np.array([1]), frame)[0]
     corners = np.array([[[-4, 6, 0], [6, 6, 0], [6, 6, 7.0]], [[-4, 6, 0], [6, 6, 7], [-4, 6, 7]]])
     builder.triangles(corners, int(row))
     rays = np.array([[-0.5, 1, 0], [0.5, 1, 0.2]])

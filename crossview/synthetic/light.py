@@ -30,10 +30,10 @@ _AMBIENT = (
     (0.30, 0.34, 0.43), (0.34, 0.41, 0.54), (0.36, 0.43, 0.56),
 )  # fmt: skip
 _GREY = np.array([0.95, 0.98, 1.02])
-_MIDDLE = 0.84
+_MIDDLE = 0.82
 """What the automatic exposure makes of a white surface in the open."""
 
-_ADAPTATION = 0.78
+_ADAPTATION = 0.72
 """Share, in stops, of darkness that the automatic exposure makes up for: night stays darker."""
 
 _EXTINCTION = 3.912

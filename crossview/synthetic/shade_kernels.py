@@ -25,11 +25,14 @@ from crossview.synthetic.substances import (
 
 _FUSED = {"contract", "arcp"}  # a product and a sum at once; infinities stay what they are
 
+NOISE_SIZE = 256
+"""Cells along a side of the finest level of noise; every level has half as many."""
+
 _LEAST_COSINE = 0.08
 """A surface seen at a more grazing angle is filtered as if it were this steep."""
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _hashed(a: int, b: int, c: int) -> float:
     """A number in [0, 1) that three whole numbers choose."""
     h = (a * 73856093) ^ (b * 19349663) ^ (c * 83492791)
@@ -39,20 +42,19 @@ def _hashed(a: int, b: int, c: int) -> float:
     return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def _noise(x: float, y: float, width: float, noise: np.ndarray, starts: np.ndarray) -> float:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _noise(x: float, y: float, width: float, noise: np.ndarray) -> float:
     """Noise with a grain of 1, mean over a square of a width; mean 0, deviation 1 where sharp."""
-    level, size = 0, 256
-    while width > 1.0 and level < len(starts) - 1:
+    start, size = 0, NOISE_SIZE
+    while width > 1.0 and size > 1:
         width *= 0.5
         x, y = x * 0.5, y * 0.5
+        start += size * size
         size >>= 1
-        level += 1
     left, low = np.floor(x), np.floor(y)
     share_x, share_y = x - left, y - low
     col, row = int(left) & (size - 1), int(low) & (size - 1)
     next_col, next_row = (col + 1) & (size - 1), (row + 1) & (size - 1)
-    start = starts[level]
     one = noise[start + row * size + col] * (1 - share_x)
     one += noise[start + row * size + next_col] * share_x
     other = noise[start + next_row * size + col] * (1 - share_x)
@@ -60,7 +62,7 @@ def _noise(x: float, y: float, width: float, noise: np.ndarray, starts: np.ndarr
     return one * (1 - share_y) + other * share_y
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _pulses(x: float, low: float, high: float, width: float) -> float:
     """Share of [x - width / 2, x + width / 2] in [low, high] + any whole number."""
     width = max(width, 1e-4)
@@ -72,7 +74,7 @@ def _pulses(x: float, low: float, high: float, width: float) -> float:
     return area / width
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _looked_up(x: float, y: float, west: float, north: float, values: np.ndarray) -> float:
     """The value of a map with cells of 1 m, interpolated between their middles; 0 outside."""
     col, row = x - west - 0.5, north - y - 0.5
@@ -85,14 +87,14 @@ def _looked_up(x: float, y: float, west: float, north: float, values: np.ndarray
     return upper * (1 - share_y) + lower * share_y
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sunlit(
-    x: float, y: float, z: float, lean: np.ndarray, west: float, north: float, cell: float,
+    x: float, y: float, z: float, lean_x: float, lean_y: float, west: float, north: float, cell: float,
     tops: np.ndarray,
 ) -> float:  # fmt: skip
     """Share of the sun that reaches a place past what is highest on rays to it; -1 off the map."""
-    col = (x + lean[0] * z - west) / cell - 0.5
-    row = (north - y - lean[1] * z) / cell - 0.5
+    col = (x + lean_x * z - west) / cell - 0.5
+    row = (north - y - lean_y * z) / cell - 0.5
     if not (0 <= col < tops.shape[1] - 1 and 0 <= row < tops.shape[0] - 1):
         return -1.0
     j, i = int(col), int(row)
@@ -102,37 +104,44 @@ def _sunlit(
     return upper * (1 - share_y) + lower * share_y
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def _sky(
-    v_x: float, v_y: float, v_z: float, width: float, to_sun: np.ndarray, colors: np.ndarray,
-    cover: float, noise: np.ndarray, starts: np.ndarray, color: np.ndarray,
-) -> None:  # fmt: skip
-    """Write the colour of the sky in a direction, of a light's sun direction, colours and cover."""
-    up = max(v_z, 0.0)
-    rise = np.sqrt(np.sqrt(up))
-    toward = max(to_sun[0] * v_x + to_sun[1] * v_y + to_sun[2] * v_z, 0.0)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rise(v_z: float) -> float:
+    """How far the colour of the sky has gone from that of the horizon to that of the zenith."""
+    low = 1 - max(v_z, 0.0)
+    return 1 - low * low * low * low * low
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shine(toward: float) -> float:
+    """Share of the sun's light that is seen beside it, by the cosine of the angle."""
+    if toward < 0.5:
+        return 0.0
     glow = toward * toward
     glow *= glow
     glow *= glow
-    shine = glow * glow * glow * glow  # narrower
-    shine = 0.12 * glow + 0.5 * shine * shine
-    covered = 0.0
-    if 0 < cover < 1 and v_z > 0.01:
-        far = 1 / (v_z + 0.12)
-        x, y, grain = 6 * v_x * far, 6 * v_y * far, 6 * width * far * far
-        # fading by hand: where a level of the pyramid ended, there would be a line in the sky
-        bumps = 0.62 * _noise(0.35 * x, 0.35 * y, 0.0, noise, starts)
-        bumps += 0.30 * min(max(1.5 - grain, 0.0), 1.0) * _noise(x + 31, y + 7, 0.0, noise, starts)
-        fine = 0.15 * min(max(1.5 - 3 * grain, 0.0), 1.0)
-        bumps += fine * _noise(3 * x, 3 * y, 0.0, noise, starts)
-        covered = min(max((bumps + 2.6 * cover - 1.3) * 1.4 + 0.5, 0.0), 1.0) * min(1.0, v_z * 6)
-    for i in range(3):
-        blue = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
-        blue += shine * colors[SUN, i]
-        color[i] = blue + covered * (colors[CLOUD, i] - blue)
+    narrow = glow * glow * glow * glow
+    return 0.12 * glow + 0.5 * narrow * narrow
 
 
-@njit(cache=True, nogil=True, inline="always", error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
+def _clouded(
+    v_x: float, v_y: float, v_z: float, width: float, cover: float, noise: np.ndarray
+) -> float:
+    """Share of a cloud in a direction of the sky."""
+    if not 0 < cover < 1 or v_z < 0.01:
+        return 0.0
+    far = 1 / (v_z + 0.12)
+    x, y, grain = 6 * v_x * far, 6 * v_y * far, 6 * width * far * far
+    # fading by hand: where a level of the pyramid ended, there would be a line in the sky
+    bumps = 0.62 * _noise(0.35 * x, 0.35 * y, 0.0, noise)
+    bumps += 0.30 * min(max(1.5 - grain, 0.0), 1.0) * _noise(x + 31, y + 7, 0.0, noise)
+    bumps += 0.15 * min(max(1.5 - 3 * grain, 0.0), 1.0) * _noise(3 * x, 3 * y, 0.0, noise)
+    high = min(1.0, v_z * 4)
+    share = min(max((bumps + 2.6 * cover - 1.3) * 1.4 + 0.5, 0.0), 1.0)
+    return share * high * high * (3 - 2 * high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _clear(depth: float) -> float:
     """About exp(-depth), for less time."""
     return 1 / (1 + depth * (1 + depth * (0.5 + depth * (1 / 6 + depth / 24))))
@@ -170,12 +179,14 @@ def _shade_row(
     tints, joints, mirrors = substances.tints, substances.joints, substances.mirrors
     num_tints, window_glass = substances.num_tints, substances.window_glass
     is_evergreen = substances.is_evergreen
-    noise, starts, seed, lamp_color, window = (
-        look.noise, look.starts, look.seed, look.lamp, look.window,
+    noise, seed, lamp_color, window, pixel = (
+        look.noise, look.seed, look.lamp, look.window, look.pixel,
     )  # fmt: skip
     leaf_low, leaf_high = look.leaf_low, look.leaf_high
     to_sun, colors, cover, night = light.sun_direction, light.colors, light.cover, light.night
-    lean, corners, cells = shadows.lean, shadows.corners, shadows.cells
+    lean_x, lean_y, corners, cells = (
+        shadows.lean[0], shadows.lean[1], shadows.corners, shadows.cells,
+    )  # fmt: skip
     near, far, lamps, lamp_corner = (
         shadows.tops[0], shadows.tops[1], shadows.lamps, shadows.lamp_corner,
     )  # fmt: skip
@@ -183,18 +194,22 @@ def _shade_row(
     air = extinction * look.fog_m
     sun_x, sun_y, sun_z = to_sun[0], to_sun[1], to_sun[2]
     has_sun = colors[SUN, 0] + colors[SUN, 1] + colors[SUN, 2] > 1e-3 and sun_z > 0
-    albedo, glowing, sky, mirrored = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    albedo, glowing = np.empty(3), np.empty(3)
     for col in range(len(xs)):
         v_x, v_y, v_z = v_xs[col], v_ys[col], v_zs[col]
         if hits[col] < -1:
             if hits[col] == -3:
                 linear[row, col] = 0.0
                 continue
-            _sky(v_x, v_y, v_z, look.pixel, to_sun, colors, cover, noise, starts, sky)
+            rise, shine = _rise(v_z), _shine(v_x * sun_x + v_y * sun_y + v_z * sun_z)
+            cloud = _clouded(v_x, v_y, v_z, pixel, cover, noise)
             # fog hides the sky near the horizon
             clear = _clear(air / max(v_z, 0.02))
             for i in range(3):
-                linear[row, col, i] = colors[FOG, i] + clear * (sky[i] - colors[FOG, i])
+                blue = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
+                blue += shine * colors[SUN, i]
+                blue += cloud * (colors[CLOUD, i] - blue)
+                linear[row, col, i] = colors[FOG, i] + clear * (blue - colors[FOG, i])
             continue
         x, y, z, width = xs[col], ys[col], zs[col], widths[col]
         n_x, n_y, n_z = normals[col, 0], normals[col, 1], normals[col, 2]
@@ -231,11 +246,11 @@ def _shade_row(
         offset = 13.7 * (instance & 63)
         size = fine[material, 0]
         rough = fine[material, 1] * _noise(
-            along / size + offset, up / size, 0.7 * steep / size, noise, starts
+            along / size + offset, up / size, 0.7 * steep / size, noise
         )
         size = coarse[material, 0]
         rough += coarse[material, 1] * _noise(
-            along / size + offset, up / size + 5.5, 0.7 * steep / size, noise, starts
+            along / size + offset, up / size + 5.5, 0.7 * steep / size, noise
         )
         shade *= max(1.0 + look.texture * rough, 0.1)
 
@@ -336,8 +351,8 @@ def _shade_row(
             cover = look.snow * (1.15 if kind != CROWN else 0.5)
             if kind == JOINTED or (kind == GROUND and is_paved[material]):
                 cover = look.snow * 0.62
-            patch = 0.4 * _noise(x * 0.45, y * 0.45, 0.45 * steep, noise, starts)
-            patch += 0.35 * _noise(x * 2.1, y * 2.1, 2.1 * steep, noise, starts)
+            patch = 0.4 * _noise(x * 0.45, y * 0.45, 0.45 * steep, noise)
+            patch += 0.35 * _noise(x * 2.1, y * 2.1, 2.1 * steep, noise)
             cover = min(max((cover - 0.55) * 3.0 + 0.5 * patch + 0.5, 0.0), 1.0)
             cover *= min((n_z - 0.3) * 2.5, 1.0) * 0.95
             for i in range(3):
@@ -346,9 +361,9 @@ def _shade_row(
         elif look.wetness > 0 and kind not in (CROWN, LIQUID):
             soaked = look.wetness * min(max(n_z, 0.0) + 0.25, 1.0)
             shade *= 1 - 0.45 * soaked
-            if n_z > 0.9:
-                pool = 0.6 * _noise(x * 0.3, y * 0.3, 0.3 * steep, noise, starts)
-                pool += 0.4 * _noise(x * 1.9, y * 1.9, 1.9 * steep, noise, starts)
+            if n_z > 0.9 and is_paved[material]:
+                pool = 0.6 * _noise(x * 0.3, y * 0.3, 0.3 * steep, noise)
+                pool += 0.4 * _noise(x * 1.9, y * 1.9, 1.9 * steep, noise)
                 mirror = max(mirror, look.wetness * min(max(0.4 + 0.3 * pool, 0.0), 0.9))
 
         # light
@@ -361,14 +376,14 @@ def _shade_row(
                 push = (0.08 + 0.8 * cells[0]) * (1.0 if kind != CROWN else 1.6)
                 share = _sunlit(
                     x + push * (n_x + 0.5 * sun_x), y + push * (n_y + 0.5 * sun_y),
-                    z + push * (n_z + 0.5 * sun_z) + 0.02, lean, corners[0, 0], corners[0, 1],
+                    z + push * (n_z + 0.5 * sun_z) + 0.02, lean_x, lean_y, corners[0, 0], corners[0, 1],
                     cells[0], near,
                 )  # fmt: skip
                 if share < 0:
                     push = (0.08 + 0.8 * cells[1]) * (1.0 if kind != CROWN else 1.6)
                     share = _sunlit(
                         x + push * (n_x + 0.5 * sun_x), y + push * (n_y + 0.5 * sun_y),
-                        z + push * (n_z + 0.5 * sun_z) + 0.02, lean, corners[1, 0], corners[1, 1],
+                        z + push * (n_z + 0.5 * sun_z) + 0.02, lean_x, lean_y, corners[1, 0], corners[1, 1],
                         cells[1], far,
                     )  # fmt: skip
                 if share >= 0:
@@ -396,9 +411,9 @@ def _shade_row(
             r_x, r_y = v_x + 2 * facing * n_x, v_y + 2 * facing * n_y
             r_z = v_z + 2 * facing * n_z
             if kind == LIQUID:
-                wave = 0.05 * _noise(x * 1.3, y * 1.3, 1.3 * steep, noise, starts)
+                wave = 0.05 * _noise(x * 1.3, y * 1.3, 1.3 * steep, noise)
                 r_x, r_y = r_x + wave, r_y - wave
-            _sky(r_x, r_y, abs(r_z), 0.2, to_sun, colors, cover, noise, starts, mirrored)
+            rise, shine = _rise(abs(r_z)), _shine(r_x * sun_x + r_y * sun_y + abs(r_z) * sun_z)
             grazing = 1 - min(facing, 1.0)
             fresnel = grazing * grazing
             fresnel = 0.04 + 0.96 * fresnel * fresnel * grazing
@@ -407,7 +422,9 @@ def _shade_row(
             if is_glass > 0:
                 fresnel += 0.12
             for i in range(3):
-                glowing[i] += mirror * fresnel * (seen * mirrored[i] - glowing[i])
+                blue = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
+                blue += shine * colors[SUN, i]
+                glowing[i] += mirror * fresnel * (seen * blue - glowing[i])
         if glow > 0:
             for i in range(3):
                 glowing[i] += glow * window[i]
@@ -416,18 +433,15 @@ def _shade_row(
             linear[row, col, i] = colors[FOG, i] + clear * (glowing[i] - colors[FOG, i])
         if kind == CROWN and look.bareness > 0 and not is_evergreen[material]:
             # twigs: what is behind shows between them, which is the sky or the dull ground
-            _sky(
-                v_x, v_y, max(v_z, 0.02), look.pixel, to_sun, colors, cover, noise, starts, sky
-            )  # fmt: skip
-            gap = 0.7 * _noise(along * 9.0, up * 9.0, 6.0 * steep, noise, starts)
-            gap += 0.7 * _noise(along * 2.0, up * 2.0, 1.4 * steep, noise, starts)
+            rise, shine = _rise(v_z), _shine(v_x * sun_x + v_y * sun_y + v_z * sun_z)
+            gap = 0.7 * _noise(along * 9.0, up * 9.0, 6.0 * steep, noise)
+            gap += 0.7 * _noise(along * 2.0, up * 2.0, 1.4 * steep, noise)
             gap = look.bareness * min(max(0.55 + 0.4 * gap, 0.0), 0.95)
             for i in range(3):
-                behind = (
-                    sky[i]
-                    if v_z > 0
-                    else 0.5 * leaf_low[i] * (colors[AMBIENT, i] + lit * colors[SUN, i])
-                )
+                behind = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
+                behind += shine * colors[SUN, i]
+                if v_z <= 0:
+                    behind = 0.5 * leaf_low[i] * (colors[AMBIENT, i] + lit * colors[SUN, i])
                 linear[row, col, i] += gap * (behind - linear[row, col, i])
 
 

@@ -21,7 +21,6 @@ _FAR_SHADOW = (1.0, 256)
 
 _MAP_MARGIN_M = 4.0
 _LAMP_CELLS = 256
-_NOISE_SIZE = 256
 _NOISE_SEED = 20
 _NUM_TONES = 4096
 _HAZE_UP_M = 400.0
@@ -75,7 +74,6 @@ class Look(NamedTuple):
 
     Args:
         noise: A pyramid of noise, float32.
-        starts: Where its levels start.
         seed: Of the colours of things.
         paint: As of Appearance; also texture, snow and wetness.
         texture: See there.
@@ -92,7 +90,6 @@ class Look(NamedTuple):
     """
 
     noise: np.ndarray
-    starts: np.ndarray
     seed: int
     paint: float
     texture: float
@@ -237,11 +234,10 @@ def _seasonal(season: str) -> substances.Table:
 
 
 def _look(appearance: Appearance, light: Light, pixel: float, *, fog_m: float) -> Look:
-    noise, starts = _noise_pyramid()
     low, high = _LEAVES[appearance.season]
     bright = 1.1 / light.gain
     return Look(
-        noise, starts, appearance.world_seed, appearance.paint, appearance.texture,
+        _noise_pyramid(), appearance.world_seed, appearance.paint, appearance.texture,
         appearance.snow, appearance.wetness, _BARE if appearance.season == "winter" else 0.0,
         np.array(low), np.array(low) + appearance.paint * (np.array(high) - np.array(low)),
         np.array(_SODIUM) * 0.8 * bright, np.array(_WINDOW) * bright, pixel, fog_m, True,
@@ -249,18 +245,15 @@ def _look(appearance: Appearance, light: Light, pixel: float, *, fog_m: float) -
 
 
 @functools.cache
-def _noise_pyramid() -> tuple[np.ndarray, np.ndarray]:
+def _noise_pyramid() -> np.ndarray:
     """Noise of deviation 1 that repeats itself, and its halved copies, level after level."""
-    rng = np.random.default_rng(_NOISE_SEED)
-    noise = rng.standard_normal((_NOISE_SIZE, _NOISE_SIZE))
-    levels = []
-    while True:
-        levels.append(noise.astype(np.float32).ravel())
-        if len(noise) == 1:
-            break
+    size = _kernels().NOISE_SIZE
+    noise = np.random.default_rng(_NOISE_SEED).standard_normal((size, size))
+    levels = [noise]
+    while len(noise) > 1:
         noise = noise.reshape(len(noise) // 2, 2, len(noise) // 2, 2).mean(axis=(1, 3))
-    starts = np.cumsum([0, *(level.size for level in levels[:-1])])
-    return np.concatenate(levels), starts
+        levels.append(noise)
+    return np.concatenate([level.ravel() for level in levels]).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=64)
