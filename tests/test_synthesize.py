@@ -26,7 +26,7 @@ from crossview.errors import ManifestError, MapError
 from crossview.frames import Motion
 from crossview.manifest import Manifest
 from crossview.manifest_schema import problems
-from crossview.synthetic import shooting, synthesis
+from crossview.synthetic import moments, shooting, synthesis
 from crossview.synthetic.palette import CLASSES
 from crossview.synthetic.recipes import Recipe
 from crossview.synthetic.render import render_photo
@@ -37,7 +37,7 @@ from crossview.vectors import VectorMap
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOWN = Source("town-1", seed=1)
 SMALL = Recipe(
-    (TOWN,), 20, width_px=64, height_px=32, tile_px=32, cell_m=1.5,
+    (TOWN,), 36, width_px=64, height_px=32, tile_px=32, cell_m=1.5,
     pictures="classes", traffic=0.5,
 )  # fmt: skip
 
@@ -133,7 +133,7 @@ def test_the_photo_and_the_tile_of_a_place_are_of_different_times(dataset):
         photo, flight = by_id[view.source], by_id[tile.date]
         assert photo["appearance"] != flight["appearance"]
         assert photo["movers_seed"] != flight["movers_seed"]
-        assert flight["appearance"]["sun_elevation_deg"] >= shooting.LEAST_SUN_DEG
+        assert flight["appearance"]["sun_elevation_deg"] >= moments.LEAST_SUN_DEG
 
 
 def test_a_centred_tile_shows_the_roads_where_its_view_stands(tmp_path):
@@ -242,7 +242,7 @@ def test_a_full_disk_says_so_and_the_next_run_ends_the_same(tmp_path, monkeypatc
     write, written = shooting._Shot._write, []
 
     def full(self, file, body):
-        if len(written) == 36:  # in the second block
+        if len(written) == 68:  # in the second block
             raise OSError(errno.ENOSPC, "No space left on device")
         written.append(file)
         return write(self, file, body)
@@ -253,7 +253,7 @@ def test_a_full_disk_says_so_and_the_next_run_ends_the_same(tmp_path, monkeypatc
     assert not (tmp_path / "town" / "views.csv").exists()
     monkeypatch.undo()
     rest = synthesize(SMALL, tmp_path / "town")
-    assert rest.num_made == 4  # of 20: the first block of 16 was there
+    assert rest.num_made == 4  # of 36: the first block of 32 was there
     assert rest.num_views == whole.num_views
     assert checksums(tmp_path / "town") == checksums(tmp_path / "whole")
 
@@ -265,7 +265,7 @@ def test_files_that_were_lost_are_made_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     lost, *_ = sorted((tmp_path / "town" / "views").rglob("*.png"))
     lost.write_bytes(lost.read_bytes()[:-20])
-    assert synthesize(SMALL, tmp_path / "town").num_made == 16
+    assert synthesize(SMALL, tmp_path / "town").num_made == 32
     synthesize(SMALL, tmp_path / "whole")
     assert checksums(tmp_path / "town") == checksums(tmp_path / "whole")
 
@@ -282,7 +282,7 @@ def test_a_complete_dataset_is_left_alone(dataset):
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     arguments = [
         sys.executable, "-c", "from crossview.cli import main; main()",
-        "synthesize", "--town", "1", "--views", "160",
+        "synthesize", "--town", "1", "--views", "320",
         "--width", "64", "--height", "32", "--tile-px", "32", "--cell-m", "1.5",
         "--pictures", "classes", "--traffic", "0", "--workers", "2",
     ]  # fmt: skip
@@ -308,7 +308,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.slow
 def test_any_number_of_workers_makes_the_same_dataset(tmp_path):
-    recipe = replace(SMALL, num_views=40, pictures="rgb", with_classes=True, image_format="png")
+    recipe = replace(SMALL, num_views=80, pictures="rgb", with_classes=True, image_format="png")
     synthesize(recipe, tmp_path / "one")
     synthesize(recipe, tmp_path / "three", workers=3)
     one, three = checksums(tmp_path / "one"), checksums(tmp_path / "three")
@@ -316,7 +316,7 @@ def test_any_number_of_workers_makes_the_same_dataset(tmp_path):
     exact = ("classes/", "instances/", "depth/", "tile_classes/", "maps/")
     assert [f for f in one if f.startswith(exact) and one[f] != three[f]] == []
     colours = [file for file in one if file.startswith(("views/", "tiles/"))]
-    assert len(colours) == 80
+    assert len(colours) == 160
     for file in colours:
         pixels = [np.asarray(Image.open(tmp_path / k / file), int) for k in ("one", "three")]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1

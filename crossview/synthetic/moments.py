@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PLACES, HEIGHTS, PHOTOS, STREETS, FLIGHTS, AIR, LABELS, DRIVES, SPLITS = range(9)
 """What is drawn: each has random numbers of its own, so that none depends on another."""
 
+LEAST_SUN_DEG, LEAST_VISIBILITY_M = 15.0, 3000.0
+"""For imagery from above."""
+
 
 @dataclass(frozen=True)
 class Moment:
@@ -52,6 +55,16 @@ def traffic(
     from crossview.synthetic.movers import movers_mesh
 
     return movers_mesh(scene, seed, density=density, keep_out_m=keep_out_m)
+
+
+def daylight(rng: np.random.Generator, randomness: float) -> Appearance:
+    """What the world looks like from above: nobody flies at night or in fog."""
+    from crossview.synthetic.appearance import Appearance
+
+    while True:
+        looks = Appearance.drawn(int(rng.integers(2**32)), randomness=randomness)
+        if looks.sun_elevation_deg >= LEAST_SUN_DEG and looks.visibility_m >= LEAST_VISIBILITY_M:
+            return looks
 
 
 def seed_of(seed: int, region: str, stream: int, index: int) -> int:

@@ -27,13 +27,16 @@ THING_CLEARANCE_M = 0.6
 CROWN_CLEARANCE_M = 1.0
 """Least distance from leaves."""
 
+SIGHT_M = 60.0
+"""A place with no building this near says too little of where it is."""
+
 MAX_DRAWS = 300
 """For one place; where so many are refused, there is no room."""
 
 _NARROW_M = 4.5
 """A two-way street of less than this is driven in its middle."""
 
-Refusal = Literal["building", "thing", "crown"]
+Refusal = Literal["building", "thing", "crown", "bare"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,12 @@ class Obstacles:
         if self._is_in_a_crown(x_m, y_m, height_m):
             return "crown"
         return None
+
+    def is_bare(self, x_m: float, y_m: float) -> bool:
+        """Whether there is no building in sight."""
+        import shapely
+
+        return not self._footprints.query(shapely.Point(x_m, y_m), "dwithin", SIGHT_M).size
 
     def _is_in_a_crown(self, x_m: float, y_m: float, height_m: float) -> bool:
         if self._crown_tree is None:
@@ -205,7 +214,10 @@ def open_place(
     """
     for _ in range(MAX_DRAWS):
         place = draw()
-        why = obstacles.refusal(place.pose.x_m, place.pose.y_m, height_m)
+        x_m, y_m = place.pose.x_m, place.pose.y_m
+        why = obstacles.refusal(x_m, y_m, height_m)
+        if why is None and obstacles.is_bare(x_m, y_m):
+            why = "bare"
         if why is None:
             return place
         refused[why] += 1

@@ -29,7 +29,7 @@ from crossview.synthetic.recipes import TILE_OVERLAP, Recipe
 from crossview.synthetic.render import Rendering, SatelliteView, render_photo, render_satellite
 from crossview.synthetic.worlds import World
 
-BLOCK = 16
+BLOCK = 32
 """Places that are made at a time, and share their traffic: building its index takes a while."""
 
 TILES_BLOCK = 32
@@ -37,9 +37,6 @@ IMAGES_PER_FOLDER = 1000
 
 DEPTH_UNIT_M = 0.01
 """Of depth and height images, 16 bits: 0 is the sky (or the ground), 65535 655.35 m and more."""
-
-LEAST_SUN_DEG, LEAST_VISIBILITY_M = 15.0, 3000.0
-"""Nobody flies at night or in fog."""
 
 JPEG_QUALITY = 95
 PROVIDER = "crossview synthesize"
@@ -261,15 +258,12 @@ def appearance_of(recipe: Recipe, region: str, number: int, *, stream: int = mom
     """
     if recipe.pictures == "classes":
         return None
+    rng = rng_of(recipe.seed, region, stream, number)
+    if stream == moments.AIR:
+        return moments.daylight(rng, recipe.randomness)
     from crossview.synthetic.appearance import Appearance
 
-    rng = rng_of(recipe.seed, region, stream, number)
-    while True:
-        looks = Appearance.drawn(int(rng.integers(2**32)), randomness=recipe.randomness)
-        if stream != moments.AIR or (
-            looks.sun_elevation_deg >= LEAST_SUN_DEG and looks.visibility_m >= LEAST_VISIBILITY_M
-        ):
-            return looks
+    return Appearance.drawn(int(rng.integers(2**32)), randomness=recipe.randomness)
 
 
 class _Shot:

@@ -120,7 +120,7 @@ class Summary:
         num_files: Images and maps.
         megabytes: Of them.
         refused: Places that were drawn again, by the reason: "building", "thing" (fences, trunks,
-            poles) or "crown".
+            poles), "crown", or "bare" where no building is near.
         splits: Views by split.
         num_made: Places and tiles of the grid that this run has made; the others were there.
         seconds: That it took.
@@ -154,7 +154,10 @@ class Summary:
         ]
         if self.refused:
             reasons = ", ".join(f"{number:,} {why}" for why, number in self.refused.items())
-            lines.append(f"Places that were drawn again, as the camera was in or near: {reasons}.")
+            lines.append(
+                f"Places that were drawn again, as the camera was in or near: {reasons} (bare: no "
+                "building near)."
+            )
         if self.splits:
             counts = ", ".join(f"{name or 'none'} {n:,}" for name, n in self.splits.items())
             lines.append(f"Splits: {counts}.")
