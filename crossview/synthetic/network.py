@@ -27,6 +27,7 @@ from crossview.synthetic.plan import (
     Tags,
     cross,
     direction,
+    distance_to_line_m,
     dot,
     to_point,
     to_points,
@@ -37,10 +38,12 @@ from crossview.synthetic.roads import VERGE_M, Road
 ROUNDABOUT_RADIUS_M = 11.0
 _ROUNDABOUT_WIDTH_M = 5.5
 _ROUNDABOUT_ARM_M = 48.0
+_ROUNDABOUT_ROOM_M = 26.0
 _STEP_M = 14.0
 _TOLERANCE_M = 0.5
 _BULGE_M = 0.25
 _SHORE_M = 0.8
+_FAR_M = 9.0
 _BORDER_M = 2.0
 _CUL_DE_SAC = (32.0, 0.3)
 """Least length, and share of the quiet streets that end in one."""
@@ -150,7 +153,10 @@ class RoadNetwork:
         road = lot.roads[side]
         if best is None or road is None or not road.is_drivable:
             return None
-        _, a, b, share = best
+        distance_m, a, b, share = best
+        if distance_m > road.half_m + _FAR_M:
+            # the edge of the lot cuts a corner, and no street runs along it
+            return None
         room = 10.0 / self.length_m(a, b)
         taken = self._mouths.get((min(a, b), max(a, b)), ())
         forward = share if a < b else 1.0 - share
@@ -172,11 +178,9 @@ class RoadNetwork:
             for origin, along in _supports(curve):
                 shifted = origin + offset_m * 1j * along
                 corners, labels = clipped(corners, labels, shifted, along, side)
-        for node in ring:
-            reach_m = self._reach_m(node)
+        for place, reach_m in self._keep_outs(ring):
             if len(corners) < 3:
                 return None
-            place = self.node_at(node)
             nearest = nearest_on_ring(place, corners)
             if abs(nearest - place) < reach_m:
                 away = unit(nearest - place)
@@ -261,6 +265,23 @@ class RoadNetwork:
         for edge in run[1:]:
             curve = curve + self.curve(*edge)[1:]
         return curve
+
+    def _keep_outs(self, ring: Sequence[int]) -> Iterator[tuple[complex, float]]:
+        """Discs around a block that belong to its crossings and to the streets beyond them.
+
+        A street that leaves a corner at a sharp angle to one of the sides runs close to the block.
+        """
+        around = set(ring)
+        for node in ring:
+            yield self.node_at(node), self._reach_m(node)
+            for arm in self._arms.get(node, ()):
+                if arm.other in around or not arm.road.is_drivable:
+                    continue
+                curve = self.curve(node, arm.other)
+                length_m = math.fsum(abs(b - a) for a, b in itertools.pairwise(curve))
+                reach_m = arm.road.width_m / 2 + VERGE_M
+                for at_m in range(4, min(int(length_m), 40), 4):
+                    yield _along(curve, at_m / length_m), reach_m
 
     def _reach_m(self, node: int) -> float:
         """How far lots stay away from a node."""
@@ -385,7 +406,18 @@ class RoadNetwork:
             if apart > 0.95 and room_m > _ROUNDABOUT_ARM_M and is_dry:
                 candidates.append(node)
         wanted = round(self._plan.size_m**2 / 350_000.0)
-        return self._dice.shuffled(candidates)[:wanted]
+        roomy = (node for node in self._dice.shuffled(candidates) if self._is_roomy(node))
+        return list(itertools.islice(roomy, wanted))
+
+    def _is_roomy(self, node: int) -> bool:
+        """Whether no street passes near to a crossing that does not lead there."""
+        center = self.node_at(node)
+        return all(
+            node in (a, b)
+            or distance_to_line_m(center, [(z.real, z.imag) for z in self.curve(a, b)])
+            > _ROUNDABOUT_ROOM_M
+            for a, b in self._plan.cells.line_of
+        )
 
     def _choose_oneway(self) -> Mapping[int, int]:
         """Quiet streets that cars can go around, 1 or -1 for the direction of their path."""

@@ -86,7 +86,7 @@ def _car_park(site: Site, *, rows: int) -> bool:
             site.openings.append(front.at(entry_m, 0.0))
             inside = front.at(entry_m, near_m + 1.0)
             way_in = {"highway": "service", "service": "driveway", "width": "3.5"}
-            site.drawing.lines.append(Line(to_points([mouth, inside]), way_in))
+            site.drawing.lines.append(Line(to_points([mouth, site.openings[-1], inside]), way_in))
             _bays(site, front, (s_m, near_m, count, rows), inside)
             return True
     return False

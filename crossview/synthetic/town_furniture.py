@@ -198,10 +198,11 @@ def _trees(
             continue
         # a way into a car park may lead through between two trees
         is_open = row and not side.is_free((row[-1] + tree) / 2, road_gap_m=0.6, wall_gap_m=1.0)
-        if is_open or not is_free:
+        has_room = is_free and side.take(tree, 0.8)
+        if is_open or not has_room:
             _finish_row(row, out)
             row = []
-        if is_free and side.take(tree, 0.8):
+        if has_room:
             row.append(tree)
     _finish_row(row, out)
 
