@@ -102,7 +102,8 @@ def test_whole_columns_meet_what_a_trial_of_every_triangle_and_ellipsoid_finds(s
     azimuths_rad = np.deg2rad(20.0) + (np.arange(96) + 0.5) / 96 * 2 * np.pi - np.pi
     slopes = np.tan((0.5 - (np.arange(48) + 0.5) / 48) * np.pi)
     fan = Fan(
-        eye_m[None], np.sin(azimuths_rad), np.cos(azimuths_rad), np.tile(slopes, (96, 1))
+        eye_m[None], np.sin(azimuths_rad), np.cos(azimuths_rad), np.tile(slopes, (96, 1)),
+        np.repeat(slopes[:, None], 96, axis=1)
     )  # fmt: skip
     picture = tracing.trace([Index.of(mesh)], fan)
     expected_m, instances = first_hits(mesh, eye_m, directions)

@@ -118,7 +118,9 @@ def render_photo(
     rays = _rays(camera)
     if rays.azimuths_rad is not None and pitch_deg == roll_deg == 0:
         azimuths_rad = rays.azimuths_rad + np.deg2rad(pose.heading_deg)
-        fan = Fan(eye_m, np.sin(azimuths_rad), np.cos(azimuths_rad), rays.slopes)
+        fan = Fan(
+            eye_m, np.sin(azimuths_rad), np.cos(azimuths_rad), rays.slopes, rays.slopes_by_row
+        )
         lengths = rays.lengths
     else:
         turn = map_from_camera(pose.heading_deg, pitch_deg, roll_deg)
@@ -191,6 +193,7 @@ class _Rays(NamedTuple):
         azimuths_rad: Of the columns of a level camera, to the right of its heading, (cols,); None
             where the rays of a column differ, so that there are no azimuths of columns.
         slopes: Of a level camera, climb per metre along the ground, (cols, rows).
+        slopes_by_row: The same, (rows, cols).
         lengths: Of a level camera, metres of ray per metre along the ground, (rows, cols).
     """
 
@@ -198,6 +201,7 @@ class _Rays(NamedTuple):
     pixel_rad: float
     azimuths_rad: np.ndarray | None
     slopes: np.ndarray
+    slopes_by_row: np.ndarray
     lengths: np.ndarray
 
 
@@ -218,6 +222,7 @@ def _rays(camera: Camera) -> _Rays:
         _pixel_rad(camera),
         azimuths_rad[0] if has_columns else None,
         slopes,
+        slopes.T.copy(),
         np.sqrt(1.0 + slopes * slopes).T.copy(),
     )
 

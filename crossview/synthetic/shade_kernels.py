@@ -89,12 +89,20 @@ def _looked_up(x: float, y: float, west: float, north: float, values: np.ndarray
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sunlit(
-    x: float, y: float, z: float, lean_x: float, lean_y: float, west: float, north: float, cell: float,
-    tops: np.ndarray,
-) -> float:  # fmt: skip
-    """Share of the sun that reaches a place past what is highest on rays to it; -1 off the map."""
-    col = (x + lean_x * z - west) / cell - 0.5
-    row = (north - y - lean_y * z) / cell - 0.5
+    x: float, y: float, z: float, west: float, north: float, cell: float, tops: np.ndarray
+) -> float:
+    """Share of the sun past what is highest on its rays; -1 off the map.
+
+    Args:
+        x: Where the ray of sun through a place meets the ground; also y.
+        y: See there.
+        z: Height of the place.
+        west: Of the map.
+        north: Of the map.
+        cell: Of the map.
+        tops: The highest points on the rays that end in the middles of its cells.
+    """
+    col, row = (x - west) / cell - 0.5, (north - y) / cell - 0.5
     if not (0 <= col < tops.shape[1] - 1 and 0 <= row < tops.shape[0] - 1):
         return -1.0
     j, i = int(col), int(row)
@@ -373,19 +381,18 @@ def _shade_row(
             if kind == CROWN:
                 lit = 0.25 + 0.75 * lit
             if lit > 0:
+                # from a little outside, or surfaces would shade themselves
                 push = (0.08 + 0.8 * cells[0]) * (1.0 if kind != CROWN else 1.6)
-                share = _sunlit(
-                    x + push * (n_x + 0.5 * sun_x), y + push * (n_y + 0.5 * sun_y),
-                    z + push * (n_z + 0.5 * sun_z) + 0.02, lean_x, lean_y, corners[0, 0], corners[0, 1],
-                    cells[0], near,
-                )  # fmt: skip
+                high = z + push * (n_z + 0.5 * sun_z) + 0.02
+                at_x = x + push * (n_x + 0.5 * sun_x) + lean_x * high
+                at_y = y + push * (n_y + 0.5 * sun_y) + lean_y * high
+                share = _sunlit(at_x, at_y, high, corners[0, 0], corners[0, 1], cells[0], near)
                 if share < 0:
                     push = (0.08 + 0.8 * cells[1]) * (1.0 if kind != CROWN else 1.6)
-                    share = _sunlit(
-                        x + push * (n_x + 0.5 * sun_x), y + push * (n_y + 0.5 * sun_y),
-                        z + push * (n_z + 0.5 * sun_z) + 0.02, lean_x, lean_y, corners[1, 0], corners[1, 1],
-                        cells[1], far,
-                    )  # fmt: skip
+                    high = z + push * (n_z + 0.5 * sun_z) + 0.02
+                    at_x = x + push * (n_x + 0.5 * sun_x) + lean_x * high
+                    at_y = y + push * (n_y + 0.5 * sun_y) + lean_y * high
+                    share = _sunlit(at_x, at_y, high, corners[1, 0], corners[1, 1], cells[1], far)
                 if share >= 0:
                     lit *= share
             lit = max(lit, 0.0)
@@ -466,22 +473,35 @@ def shade_fan(
         look: A shading.Look.
         linear: (rows, columns, 3) float32; written.
     """
-    eyes, sines, cosines, slopes = fan.eyes, fan.sines, fan.cosines, fan.slopes
+    eyes, sines, cosines, slopes = fan.eyes, fan.sines, fan.cosines, fan.slopes_by_row
     alongs, pixel = picture.along, look.pixel
     num_rows, num_columns = alongs.shape
     step = 1 if len(eyes) > 1 else 0
     place = np.empty((8, num_columns))
+    levels = np.empty(num_columns)
     for row in range(num_rows):
+        along, slope = alongs[row], slopes[row]
+        # loop by loop, so that each is done for several columns at once
         for col in range(num_columns):
-            along, slope = alongs[row, col], slopes[col, row]
-            level = 1 / np.sqrt(1 + slope * slope)
-            place[0, col] = eyes[step * col, 0] + sines[col] * along
-            place[1, col] = eyes[step * col, 1] + cosines[col] * along
-            place[2, col] = eyes[step * col, 2] + slope * along
-            place[3, col], place[4, col] = sines[col] * level, cosines[col] * level
-            place[5, col] = slope * level
-            place[6, col] = along / level
-            place[7, col] = place[6, col] * pixel
+            levels[col] = 1 / np.sqrt(1 + slope[col] * slope[col])
+        for i in range(3):
+            start, ahead = place[i], place[3 + i]
+            if i < 2:
+                across = sines if i == 0 else cosines
+                for col in range(num_columns):
+                    start[col] = eyes[step * col, i] + across[col] * along[col]
+                for col in range(num_columns):
+                    ahead[col] = across[col] * levels[col]
+            else:
+                for col in range(num_columns):
+                    start[col] = eyes[step * col, 2] + slope[col] * along[col]
+                for col in range(num_columns):
+                    ahead[col] = slope[col] * levels[col]
+        distances, widths = place[6], place[7]
+        for col in range(num_columns):
+            distances[col] = along[col] / levels[col]
+        for col in range(num_columns):
+            widths[col] = distances[col] * pixel
         _shade_row(
             row,
             (place[0], place[1], place[2], place[3], place[4], place[5], place[6], place[7]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from crossview.synthetic.materials import MATERIALS
 from crossview.synthetic.tracing import Fan, Index, Picture, kernels
 
 _NEAR_SHADOW = (0.25, 256)
-_FAR_SHADOW = (1.0, 256)
-"""Cells in metres, and their number along a side, of the two maps of shadows around a camera."""
+_FAR_SHADOW = (1.0, 192)
+"""Cells in metres, and their number along a side, of the two maps of shadows around a camera.
+Movers are drawn into the near one only."""
 
 _MAP_MARGIN_M = 4.0
 _LAMP_CELLS = 256
@@ -125,7 +127,7 @@ def photo_rgb(
     shadows = _shadows(
         indices, appearance, light, [(x_m, y_m, *_NEAR_SHADOW), (x_m, y_m, *_FAR_SHADOW)]
     )
-    linear = np.empty((*picture.along.shape, 3), np.float32)
+    linear = _linear(picture)
     _kernels().shade_fan(
         fan, picture, _substances(appearance), light, shadows,
         _look(appearance, light, pixel_rad, fog_m=60.0), linear,
@@ -157,7 +159,7 @@ def map_rgb(
     fine = *middle, shadow_m, int(np.ceil(2 * half_m / shadow_m))
     coarse = *middle, 1.0, int(np.ceil(2 * (half_m + reach_m)))
     shadows = _shadows(indices, appearance, light, [fine, coarse])
-    linear = np.empty((rows, cols, 3), np.float32)
+    linear = _linear(picture)
     air_m = min(_HAZE_UP_M, appearance.visibility_m * _HAZE_SHARE)
     _kernels().shade_draped(
         lean, view, picture, _substances(appearance), light, shadows,
@@ -192,10 +194,10 @@ def _shadows(
     casts = light.colors[SUN].max() > 1e-3 and appearance.sun_elevation_deg >= SHADOWS_FROM_DEG
     corners = np.array([[x - n * cell / 2, y + n * cell / 2] for x, y, cell, n in maps])
     tops = []
-    for (_, _, cell, size), corner in zip(maps, corners, strict=True):
-        view, picture = np.array([*corner, cell]), Picture.blank(*(size if casts else 2,) * 2)
+    for k, ((_, _, cell, size), corner) in enumerate(zip(maps, corners, strict=True)):
+        view, picture = np.array([*corner, cell]), _scratch(k, size if casts else 2)
         picture.along[:] = 0.0
-        for index in indices if casts else ():
+        for index in indices[: 1 if k else None] if casts else ():
             kernels().drape(lean, view, index.things, 0, picture)
         tops.append(picture.along)
     lamps, lamp_corner = np.zeros((2, 2), np.float32), np.zeros(2)
@@ -207,6 +209,25 @@ def _shadows(
             _kernels().light_lamps(_lamps(index), lamp_corner, lamps)
     cells = np.array([cell for _, _, cell, _ in maps])
     return Shadows(lean, cells, corners, (tops[0], tops[1]), lamps, lamp_corner)
+
+
+_MEMORY = threading.local()
+
+
+def _scratch(number: int, size: int) -> Picture:
+    """A picture to be used and forgotten: fresh memory costs as much as drawing into it."""
+    kept: dict[int, Picture] = _MEMORY.__dict__.setdefault("pictures", {})
+    if number not in kept or len(kept[number].along) != size:
+        kept[number] = Picture.blank(size, size)
+    return kept[number]
+
+
+def _linear(picture: Picture) -> np.ndarray:
+    """Memory for linear colours, likewise."""
+    shape = (*picture.along.shape, 3)
+    if getattr(_MEMORY, "linear", np.empty(0)).shape != shape:
+        _MEMORY.linear = np.empty(shape, np.float32)
+    return _MEMORY.linear
 
 
 def _lamps(index: Index) -> np.ndarray:

@@ -658,7 +658,7 @@ def describe_fan(
         first_instance: Added to the mesh's instances.
         picture: A tracing.Picture.
     """
-    eyes, sines, cosines, slopes = fan.eyes, fan.sines, fan.cosines, fan.slopes
+    eyes, sines, cosines, slopes = fan.eyes, fan.sines, fan.cosines, fan.slopes_by_row
     along = picture.along
     num_rows, num_columns = along.shape
     step = 1 if len(eyes) > 1 else 0
@@ -667,7 +667,7 @@ def describe_fan(
         for column in range(num_columns):
             x[column] = eyes[step * column, 0] + sines[column] * along[row, column]
             y[column] = eyes[step * column, 1] + cosines[column] * along[row, column]
-            z[column] = eyes[step * column, 2] + slopes[column, row] * along[row, column]
+            z[column] = eyes[step * column, 2] + slopes[row, column] * along[row, column]
         _describe_row(row, x, y, z, things, ground, table, number, first_instance, picture)
 
 

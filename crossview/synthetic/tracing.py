@@ -17,8 +17,9 @@ from crossview.synthetic.palette import CLASSES
 if TYPE_CHECKING:
     from crossview.grids import MapGrid
 
-CELL_M = 8.0
-"""Of the index of what stands up; larger where a mesh is so wide that there would be too many."""
+CELL_M = 4.0
+"""Of the index of what stands up (3 m are 5 % quicker, 8 m a third slower); larger where a mesh
+is so wide that there would be too many."""
 
 GROUND_CELL_M = 1.0
 """Of the index of the ground, likewise."""
@@ -151,12 +152,14 @@ class Fan(NamedTuple):
         cosines: North per metre along the ground, (columns,).
         slopes: Climb per metre along the ground, (columns, rows); they fall from row to row. NaN
             is no ray, and only where a column has one row.
+        slopes_by_row: The same in the order of memory of a picture, (rows, columns).
     """
 
     eyes: np.ndarray
     sines: np.ndarray
     cosines: np.ndarray
     slopes: np.ndarray
+    slopes_by_row: np.ndarray
 
     @classmethod
     def of_rays(cls, eyes_m: np.ndarray, directions: np.ndarray) -> Fan:
@@ -177,6 +180,7 @@ class Fan(NamedTuple):
             np.where(is_level, east / level, 0.0),
             np.where(is_level, north / level, 1.0),
             slopes[:, None],
+            slopes[None],
         )
 
 
@@ -202,11 +206,13 @@ class Index:
             ModuleNotFoundError: numba is not installed.
         """
         is_ground = np.all(np.abs(mesh.triangles_m[:, :, 2]) <= _FLAT_M, axis=1)
-        triangles, ground = mesh.triangles_m[~is_ground], mesh.triangles_m[is_ground]
+        standing, ground = np.flatnonzero(~is_ground), mesh.triangles_m[is_ground]
+        standing = standing[_by_place(mesh.triangles_m[standing])]
+        triangles = mesh.triangles_m[standing]
         starts, items, tops, grid = _binned(triangles, mesh.crowns_m, CELL_M)
         things = Things(
             triangles, mesh.crowns_m, starts, items, tops, grid,
-            _normals(triangles), mesh.surfaces[~is_ground], mesh.crown_surfaces,
+            _normals(triangles), mesh.surfaces[standing], mesh.crown_surfaces,
         )  # fmt: skip
         starts, items, _, grid = _binned(ground, np.zeros((0, 5)), GROUND_CELL_M)
         owners = kernels().ground_owners(ground, starts, items, grid)
@@ -289,6 +295,12 @@ def _counted(indices: Sequence[Index]) -> list[tuple[int, Index]]:
     """Every index, and what is added to its instances."""
     most = [int(index.table.instances.max(initial=0)) for index in indices]
     return list(zip(np.cumsum([0, *most[:-1]]).tolist(), indices, strict=True))
+
+
+def _by_place(triangles: np.ndarray) -> np.ndarray:
+    """An order in which neighbours are neighbours in memory too."""
+    col, row = np.floor(triangles[:, :, :2].mean(axis=1) / CELL_M).astype(np.int64).T
+    return np.lexsort((col, row))
 
 
 def _binned(triangles: np.ndarray, crowns: np.ndarray, cell_m: float) -> tuple[np.ndarray, ...]:
