@@ -75,11 +75,11 @@ class RoadGraph:
             )
 
     def route(self, rng: np.random.Generator, length_m: float) -> np.ndarray:
-        """A drive that turns at crossings by lot, and back only where a street ends.
+        """A drive that turns at crossings by lot, never back, and ends where a street ends.
 
         Args:
             rng: Draws.
-            length_m: At least; less where one-way streets lead nowhere.
+            length_m: Where it may end.
 
         Returns:
             Points on the lane every half metre, (points, 2): x_m, y_m.
@@ -91,7 +91,7 @@ class RoadGraph:
             if driven_m >= length_m:
                 break
             onward = [self._edges[k] for k in self._leaving.get(edge.end, ())]
-            ahead = [one for one in onward if one.street != edge.street] or onward
+            ahead = [one for one in onward if one.street != edge.street]
             if not ahead:
                 break
             # streets that were not driven yet come first, as a survey would have it

@@ -204,8 +204,8 @@ def drive_places(
 ) -> tuple[list[Place], Counter[str]]:
     """The frames of a drive, all in the open, and how often frames of other routes were refused.
 
-    Of some routes the first that is open all along is taken, else the one that is longest in the
-    open from its start.
+    Of some routes the first that is long enough and open all along is taken, else the one that is
+    longest in the open from its start.
     """
     refused: Counter[str] = Counter()
     best: list[Pose] = []

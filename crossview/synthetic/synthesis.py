@@ -113,6 +113,7 @@ class Summary:
     Args:
         out: Its folder.
         num_places: Where photos were taken.
+        num_missing: Places fewer than asked for: no route for a drive was as long.
         num_views: Photos.
         num_tiles: Satellite tiles.
         num_pairs: Of both.
@@ -129,6 +130,7 @@ class Summary:
 
     out: str
     num_places: int
+    num_missing: int
     num_views: int
     num_tiles: int
     num_pairs: int
@@ -157,6 +159,10 @@ class Summary:
             lines.append(
                 f"Places that were drawn again, as the camera was in or near: {reasons} (bare: no "
                 "building near)."
+            )
+        if self.num_missing:
+            lines.append(
+                f"Missing: {self.num_missing:,} frames of drives that found no longer way."
             )
         if self.splits:
             counts = ", ".join(f"{name or 'none'} {n:,}" for name, n in self.splits.items())
@@ -548,11 +554,13 @@ def _finished(
         _write_labels(out, about, shared, rows["views"], labels)
     Manifest.from_rows(**about, image_root=".", **shared, **rows).write(out)
     sequences = {row["sequence_id"] for row in rows["views"] if row["sequence_id"]}
+    num_places = len({row["station_id"] for row in rows["views"]})
     state = {
         "recipe": state["recipe"],
         "complete": True,
         "worlds": [{**asdict(s), "map_path": name} for s, name in zip(surveys, names, strict=True)],
-        "num_places": len({row["station_id"] for row in rows["views"]}),
+        "num_places": num_places,
+        "num_missing": recipe.num_views * len(surveys) - num_places,
         "num_views": len(rows["views"]),
         "num_tiles": len(rows["tiles"]),
         "num_pairs": len(rows["pairs"]),
@@ -666,7 +674,15 @@ def _shares(regions: list[str], seed: int) -> dict[str, str]:
 def _summary_of(
     state: dict[str, Any], out: Path, num_made: int, seconds: float, workers: int
 ) -> Summary:
-    names = ("num_places", "num_views", "num_tiles", "num_pairs", "num_drives", "num_files")
+    names = (
+        "num_places",
+        "num_missing",
+        "num_views",
+        "num_tiles",
+        "num_pairs",
+        "num_drives",
+        "num_files",
+    )
     return Summary(
         out=str(out),
         **{name: state[name] for name in (*names, "megabytes", "refused", "splits")},
