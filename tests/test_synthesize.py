@@ -404,6 +404,10 @@ def test_an_extract_is_credited_and_can_be_cut(tmp_path):
     assert manifest.maps["file"].tolist() == ["maps/real.gpkg"]
     assert manifest.views["lon_deg"].between(box[0], box[2]).all()
     assert pose_queries.map_sources(manifest)["real"].bounds_geo == pytest.approx(box)
+    assert str(tmp_path) not in (tmp_path / "out" / "synthesis.json").read_text()
+    extract.write_text(text + " ")
+    with pytest.raises(ManifestError, match="the extract of real is another file"):
+        synthesize(recipe, tmp_path / "out")
 
 
 def test_an_estimate_is_near_what_comes_out(dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -235,5 +236,7 @@ def _extracts(
     if box is not None and len(files) != 1:
         raise click.UsageError("--box is of one --osm.")
     return [
-        Source(file.name.partition(".")[0], file=str(file.resolve()), box=box) for file in files
+        # names of views and files begin with it
+        Source(re.sub(r"\W+", "_", file.name.partition(".")[0]), file=str(file.resolve()), box=box)
+        for file in files
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from crossview.cameras import Camera, Equirectangular, Pinhole
@@ -130,12 +131,12 @@ class Recipe:
         return tuple(360.0 * k / self.num_cameras for k in range(self.num_cameras))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; from_json is the inverse."""
-        return asdict(self)
+        """Plain values, of extracts the names only: a dataset says nothing of the machine."""
+        return asdict(self._without_folders())
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Recipe:
-        """Inverse of to_json."""
+        """Inverse of to_json, but for the folders of extracts."""
         sources = tuple(
             Source(**{**one, "box": None if one["box"] is None else tuple(one["box"])})
             for one in values["sources"]
@@ -150,13 +151,18 @@ class Recipe:
             for field in fields(self)
             if field.name != "sources" and getattr(self, field.name) != getattr(other, field.name)
         ]
-        if self.sources != other.sources:
+        sources = [recipe._without_folders().sources for recipe in (other, self)]
+        if sources[0] != sources[1]:
             there, here = (
-                ", ".join(f"{s.region} ({_source_text(s)})" for s in recipe.sources)
-                for recipe in (other, self)
+                ", ".join(f"{source.region} ({_source_text(source)})" for source in some)
+                for some in sources
             )
             wrong.append(f"the worlds are {there} there and {here} here")
         return "; ".join(wrong)
+
+    def _without_folders(self) -> Recipe:
+        sources = (replace(source, file=Path(source.file).name) for source in self.sources)
+        return replace(self, sources=tuple(sources))
 
     def _mistakes(self) -> list[str]:
         """What is wrong, in words."""

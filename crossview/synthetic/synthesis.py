@@ -300,6 +300,11 @@ def _check_workers(workers: int) -> None:
 def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
     """The state of a dataset's folder, made where it is not there."""
     path = out / RECIPE_FILE
+    extracts = {
+        source.region: _sha256(Path(source.file))
+        for source in recipe.sources
+        if not source.is_made_up and Path(source.file).is_file()
+    }
     if not path.is_file():
         if out.exists() and any(out.iterdir()):
             raise ManifestError(
@@ -307,18 +312,22 @@ def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
                 "--out."
             )
         (out / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
-        state = {"recipe": recipe.to_json(), "complete": False}
+        state = {"recipe": recipe.to_json(), "extracts": extracts, "complete": False}
         _write_json(path, state)
         return state
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         there = Recipe.from_json(state["recipe"])
+        changed = sorted(k for k in extracts if extracts[k] != state["extracts"][k])
     except (ValueError, KeyError, TypeError) as error:
         raise ManifestError(
             f"{path} is not what crossview synthesize of this version writes ({error}). Give "
             "another --out."
         ) from error
-    if difference := recipe.difference(there):
+    difference = recipe.difference(there)
+    if not difference and changed:
+        difference = f"the extract of {', '.join(changed)} is another file"
+    if difference:
         raise ManifestError(
             f"{out} holds a dataset of another configuration: {difference}. Give another --out, or "
             "remove that one."
@@ -331,19 +340,31 @@ def _surveys(
     recipe: Recipe, out: Path, state: dict[str, Any] | None, makers: _Makers
 ) -> list[Survey]:
     """The worlds; their maps are written where they are not there yet."""
-    known = {one["region"]: Survey(**one) for one in (state or {}).get("worlds", ())}
-    found = []
-    for source in recipe.sources:
-        path = out / source.map_file
-        survey = known.get(source.region)
-        if survey is None or not path.is_file() or _sha256(path) != survey.map_sha256:
-            source.write_map(out)
-        found.append((recipe, source.region, str(path), _sha256(path)))
+    if state is not None and "worlds" in state:
+        surveys = [
+            Survey(**{**one, "map_path": str(out / one["map_path"])}) for one in state["worlds"]
+        ]
+        if all(_is_there(Path(survey.map_path), survey.map_sha256) for survey in surveys):
+            return surveys
+    paths = [source.write_map(out) for source in recipe.sources]
+    tasks = [
+        (recipe, source.region, str(path), _sha256(path))
+        for source, path in zip(recipe.sources, paths, strict=True)
+    ]
     # the first one alone: what it compiles, the other processes need not
-    surveys = [*makers.map(_survey, found[:1]), *makers.map(_survey, found[1:])]
+    surveys = [*makers.map(_survey, tasks[:1]), *makers.map(_survey, tasks[1:])]
+    surveys = [replace(survey, attribution=_attribution(recipe, survey)) for survey in surveys]
+    if state is not None:
+        state["worlds"] = _plain(recipe, surveys)
+        _write_json(out / RECIPE_FILE, state)
+    return surveys
+
+
+def _plain(recipe: Recipe, surveys: list[Survey]) -> list[dict[str, Any]]:
+    """Surveys for JSON, with the maps' paths below the dataset's folder."""
     return [
-        replace(survey, bounds_m=tuple(survey.bounds_m), attribution=_attribution(recipe, survey))
-        for survey in surveys
+        {**asdict(survey), "map_path": source.map_file}
+        for survey, source in zip(surveys, recipe.sources, strict=True)
     ]
 
 
@@ -557,8 +578,9 @@ def _finished(
     num_places = len({row["station_id"] for row in rows["views"]})
     state = {
         "recipe": state["recipe"],
+        "extracts": state["extracts"],
         "complete": True,
-        "worlds": [{**asdict(s), "map_path": name} for s, name in zip(surveys, names, strict=True)],
+        "worlds": _plain(recipe, surveys),
         "num_places": num_places,
         "num_missing": recipe.num_views * len(surveys) - num_places,
         "num_views": len(rows["views"]),
