@@ -38,7 +38,11 @@ PHOTOS: Mapping[str, tuple[str, ...]] = {
     "`--single --cameras 301,303` (front, back)": FRONT_AND_BACK,
     "the same, compass 5 deg": (*FRONT_AND_BACK, *COMPASS, "--wrong-place"),
     "`--single --cameras 302,304` (sides)": ("--single", "--cameras", "302,304"),
-    "front and back, compass 5 deg, camera mis-stated (2 seeds)": (*FRONT_AND_BACK, *COMPASS, *WRONG_CAMERA),
+    "front and back, compass 5 deg, camera mis-stated (2 seeds)": (
+        *FRONT_AND_BACK,
+        *COMPASS,
+        *WRONG_CAMERA,
+    ),
     "the same, stated camera trusted": (*FRONT_AND_BACK, *COMPASS, *TRUSTED_CAMERA),
 }
 """Label and options of every run; a drive's smoother is a row of its own. Sixteen cameras are
