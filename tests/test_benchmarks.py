@@ -228,6 +228,28 @@ def test_quick_osm_compares_the_readers_and_draws_windows(tmp_path):
     assert 0 < facts["drawing"]["town"]["median_ms"] <= facts["drawing"]["town"]["high_ms"]
 
 
+# ---------------------------------------------------------------------- render
+
+
+@pytest.mark.slow
+def test_quick_render_measures_every_picture_and_a_city(tmp_path):
+    file = tmp_path / "render.json"
+    finished = run_benchmarks("render", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    caption, _, *lines = finished.stdout.splitlines()
+    assert "The aim is 300 shaded panoramas per second on two cores" in caption
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    facts = json.loads(file.read_text())
+    assert len(lines) == 2 + len(facts["rows"]) + 1
+    assert facts["agreement"] > 0.998
+    classes, shaded = facts["rows"][:2]
+    assert classes["per_s_and_core"] > shaded["per_s_and_core"] > 0
+    brute_force = facts["rows"][-1]
+    assert brute_force["share_of_work"] < 1
+    assert "≈" in lines[-2]
+    assert facts["city"]["peak_bytes"] > facts["city"]["index_bytes"] > 0
+
+
 # ---------------------------------------------------------------------- paris
 
 

@@ -17,7 +17,7 @@ from crossview.synthetic.materials import MATERIALS
 from crossview.synthetic.tracing import Fan, Index, Picture, kernels
 
 _NEAR_SHADOW = (0.25, 256)
-_FAR_SHADOW = (1.0, 192)
+_FAR_SHADOW = (1.0, 160)
 """Cells in metres, and their number along a side, of the two maps of shadows around a camera.
 Movers are drawn into the near one only."""
 
@@ -206,7 +206,7 @@ def _shadows(
         lamps = np.zeros((_LAMP_CELLS, _LAMP_CELLS), np.float32)
         lamp_corner = np.array([x - _LAMP_CELLS / 2, y + _LAMP_CELLS / 2])
         for index in indices:
-            _kernels().light_lamps(_lamps(index), lamp_corner, lamps)
+            _kernels().light_lamps(index.lamps_m, lamp_corner, lamps)
     cells = np.array([cell for _, _, cell, _ in maps])
     return Shadows(lean, cells, corners, (tops[0], tops[1]), lamps, lamp_corner)
 
@@ -228,15 +228,6 @@ def _linear(picture: Picture) -> np.ndarray:
     if getattr(_MEMORY, "linear", np.empty(0)).shape != shape:
         _MEMORY.linear = np.empty(shape, np.float32)
     return _MEMORY.linear
-
-
-def _lamps(index: Index) -> np.ndarray:
-    """Where lamps stand, (lamps, 2)."""
-    materials = index.table.materials[index.things.surfaces]
-    heads = np.flatnonzero(materials == MATERIALS.index("lamp"))
-    instances = index.table.instances[index.things.surfaces[heads]]
-    _, first = np.unique(instances, return_index=True)
-    return index.things.triangles[heads[first]].mean(axis=1)[:, :2].copy()
 
 
 def _substances(appearance: Appearance) -> substances.Table:

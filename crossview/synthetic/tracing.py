@@ -231,6 +231,15 @@ class Index:
             ),
         )
 
+    @functools.cached_property
+    def lamps_m(self) -> np.ndarray:
+        """Where lamps hang, x and y, (lamps, 2) float64."""
+        materials = self.table.materials[self.things.surfaces]
+        heads = np.flatnonzero(materials == MATERIALS.index("lamp"))
+        instances = self.table.instances[self.things.surfaces[heads]]
+        _, first = np.unique(instances, return_index=True)
+        return self.things.triangles[heads[first]].mean(axis=1)[:, :2].copy()
+
     @property
     def num_bytes(self) -> int:
         """Memory of the arrays."""
