@@ -36,8 +36,8 @@ PANORAMA = Equirectangular(1024, 512)
 PHOTO = Pinhole.from_focal(480, 360, 260.0)
 TILE_PX, TILE_CELL_M = 400, 0.2
 POLAR_ROWS = 256
-ROW_INCHES = 4.6
-WIDTH_INCHES = 17.0
+ROW_INCHES = 4.4
+WIDTH_INCHES = 12.0
 
 _SHOWN_DEG = 60.0
 """Panoramas are shown up to this above and below the horizon."""
@@ -82,7 +82,7 @@ def draw_sheet(folder: str | Path, out: Path, *, num_views: int = 4, seed: int =
         2 * len(chosen),
         3,
         squeeze=False,
-        width_ratios=(2.3, 1, 1),
+        width_ratios=(2.7, 1, 1),
         height_ratios=(1, 1) * len(chosen),
     )
     worlds: dict[str, World] = {}
