@@ -26,6 +26,9 @@ _NEAR_M = 1e-12
 _SLACK_M = 1e-9
 """By which a cell reaches over its border, so that rounding cannot lose what touches it."""
 
+_BLOCK = 16
+"""Columns that are cast one after the other before they are written down."""
+
 _MAILBOX = 256
 """Triangles of the last cells that are remembered, so as not to be cut again."""
 
@@ -269,24 +272,33 @@ def cast(fan: Any, things: Any, number: int, picture: Any) -> None:
     eyes, sines, cosines, slopes = fan.eyes, fan.sines, fan.cosines, fan.slopes
     along, hits, meshes = picture.along, picture.hits, picture.meshes
     num_rows, num_columns = hits.shape
-    reach = np.empty(num_rows)
-    found = np.empty(num_rows, np.int32)
+    has_things = len(things.items) > 0
+    # some columns together, so that what lies side by side is read and written at once
+    reach = np.empty((_BLOCK, num_rows))
+    found = np.empty((_BLOCK, num_rows), np.int32)
     mailbox = np.empty(_MAILBOX, np.int32)
-    for column in range(num_columns):
-        eye, is_ray = eyes[column if len(eyes) > 1 else 0], not np.isnan(slopes[column, 0])
-        for row in range(num_rows):
-            reach[row], found[row] = along[row, column], NO_RAY
+    for first in range(0, num_columns, _BLOCK):
+        count = min(_BLOCK, num_columns - first)
+        if number > 0:
+            for row in range(num_rows):
+                for k in range(count):
+                    reach[k, row], found[k, row] = along[row, first + k], NO_RAY
+        for k in range(count):
+            column = first + k
+            eye, is_ray = eyes[column if len(eyes) > 1 else 0], not np.isnan(slopes[column, 0])
             if number == 0:
-                slope = slopes[column, row]
-                reach[row] = -eye[2] / slope if slope < 0 else np.inf if is_ray else np.nan
-                found[row] = GROUND if slope < 0 else SKY if is_ray else NO_RAY
-        if is_ray and len(things.items):
-            azimuth = sines[column], cosines[column]
-            _cast_column(eye, azimuth, slopes[column], things, reach, found, mailbox)
+                for row in range(num_rows):
+                    slope = slopes[column, row]
+                    reach[k, row] = -eye[2] / slope if slope < 0 else np.inf if is_ray else np.nan
+                    found[k, row] = GROUND if slope < 0 else SKY if is_ray else NO_RAY
+            if is_ray and has_things:
+                azimuth = sines[column], cosines[column]
+                _cast_column(eye, azimuth, slopes[column], things, reach[k], found[k], mailbox)
         for row in range(num_rows):
-            if number == 0 or found[row] != NO_RAY:
-                along[row, column], hits[row, column] = reach[row], found[row]
-                meshes[row, column] = number
+            for k in range(count):
+                if number == 0 or found[k, row] != NO_RAY:
+                    along[row, first + k], hits[row, first + k] = reach[k, row], found[k, row]
+                    meshes[row, first + k] = number
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -300,7 +312,10 @@ def _cast_column(
     mailbox: np.ndarray,
 ) -> None:
     """Go from cell to cell until nothing in the farther ones could be seen."""
-    grid, starts = things.grid, things.starts
+    # taken out of the tuple once: each time costs a count of references
+    grid, starts, items, tops = things.grid, things.starts, things.items, things.tops
+    triangles, crowns = things.triangles, things.crowns
+    num_triangles = len(triangles)
     cell_m, num_cols, num_rows = grid[2], int(grid[3]), int(grid[4])
     east, north = azimuth
     x, y = eye[0] - grid[0], eye[1] - grid[1]
@@ -333,21 +348,24 @@ def _cast_column(
         if top >= end:
             return
         cell = row * num_cols + col
-        above = things.tops[cell] - eye[2]
+        above = tops[cell] - eye[2]
         # the steepest slope that meets anything in this cell
         steepest = above / now if above > 0 else above / after
         if now <= 0 or steepest >= slopes[end - 1]:
             for q in range(starts[cell], starts[cell + 1]):
-                item = things.items[q]
+                item = items[q]
                 if mailbox[item % _MAILBOX] == item:
                     continue
                 mailbox[item % _MAILBOX] = item
-                if item < len(things.triangles):
-                    triangle = things.triangles[item]
-                    _cast_at_triangle(eye, azimuth, slopes, triangle, top, end, item, reach, found)
+                if item < num_triangles:
+                    _cast_at_triangle(
+                        eye, azimuth, slopes, triangles, top, end, item, reach, found
+                    )  # fmt: skip
                 else:
-                    crown = things.crowns[item - len(things.triangles)]
-                    _cast_at_crown(eye, azimuth, slopes, crown, top, end, item, reach, found)
+                    _cast_at_crown(
+                        eye, azimuth, slopes, crowns, top, end, item, item - num_triangles, reach,
+                        found,
+                    )  # fmt: skip
         if after >= leave:
             return
         now = after
@@ -368,7 +386,7 @@ def _cast_at_triangle(
     eye: np.ndarray,
     azimuth: tuple[float, float],
     slopes: np.ndarray,
-    corners: np.ndarray,
+    triangles: np.ndarray,
     top: int,
     end: int,
     item: int,
@@ -377,13 +395,13 @@ def _cast_at_triangle(
 ) -> None:
     """Rows from top to end that meet a triangle nearer than what they have found."""
     east, north = azimuth
-    a_x, a_y = corners[0, 0] - eye[0], corners[0, 1] - eye[1]
-    b_x, b_y = corners[1, 0] - eye[0], corners[1, 1] - eye[1]
-    c_x, c_y = corners[2, 0] - eye[0], corners[2, 1] - eye[1]
+    a_x, a_y = triangles[item, 0, 0] - eye[0], triangles[item, 0, 1] - eye[1]
+    b_x, b_y = triangles[item, 1, 0] - eye[0], triangles[item, 1, 1] - eye[1]
+    c_x, c_y = triangles[item, 2, 0] - eye[0], triangles[item, 2, 1] - eye[1]
     is_cut, d_1, z_1, d_2, z_2 = _section(
-        a_x * east + a_y * north, corners[0, 2] - eye[2], a_x * north - a_y * east,
-        b_x * east + b_y * north, corners[1, 2] - eye[2], b_x * north - b_y * east,
-        c_x * east + c_y * north, corners[2, 2] - eye[2], c_x * north - c_y * east,
+        a_x * east + a_y * north, triangles[item, 0, 2] - eye[2], a_x * north - a_y * east,
+        b_x * east + b_y * north, triangles[item, 1, 2] - eye[2], b_x * north - b_y * east,
+        c_x * east + c_y * north, triangles[item, 2, 2] - eye[2], c_x * north - c_y * east,
     )  # fmt: skip
     if not is_cut or (d_1 < _NEAR_M and d_2 < _NEAR_M):
         return
@@ -413,22 +431,23 @@ def _cast_at_crown(
     eye: np.ndarray,
     azimuth: tuple[float, float],
     slopes: np.ndarray,
-    crown: np.ndarray,
+    crowns: np.ndarray,
     top: int,
     end: int,
     item: int,
+    which: int,
     reach: np.ndarray,
     found: np.ndarray,
 ) -> None:
     """Rows from top to end that meet an ellipsoid nearer than what they have found."""
     east, north = azimuth
-    to_x, to_y, up = crown[0] - eye[0], crown[1] - eye[1], crown[2] - eye[2]
-    aside = (to_x * north - to_y * east) / crown[3]
+    to_x, to_y, up = crowns[which, 0] - eye[0], crowns[which, 1] - eye[1], crowns[which, 2] - eye[2]
+    aside = (to_x * north - to_y * east) / crowns[which, 3]
     share = 1.0 - aside * aside
     if share <= 0:
         return
     ahead = to_x * east + to_y * north
-    width, half = crown[3] * np.sqrt(share), crown[4] * np.sqrt(share)
+    width, half = crowns[which, 3] * np.sqrt(share), crowns[which, 4] * np.sqrt(share)
     near, far = ahead - width, ahead + width
     if far <= 0:
         return
@@ -470,10 +489,12 @@ def drape(lean: np.ndarray, view: np.ndarray, things: Any, number: int, picture:
         picture: A tracing.Picture, row 0 north; along (here heights), hits and meshes hold what
             has been found so far.
     """
-    grid, starts, num_triangles = things.grid, things.starts, len(things.triangles)
-    if len(things.items) == 0:
+    grid, starts, items = things.grid, things.starts, things.items
+    triangles, crowns, num_triangles = things.triangles, things.crowns, len(things.triangles)
+    heights, hits, meshes = picture.along, picture.hits, picture.meshes
+    if len(items) == 0:
         return
-    num_rows, num_cols = picture.hits.shape
+    num_rows, num_cols = hits.shape
     west, north, cell_m = view[0], view[1], view[2]
     # what stands up to so far off may lean into the map
     lean_x, lean_y, highest = lean[0], lean[1], max(grid[5], 0.0)
@@ -488,31 +509,38 @@ def drape(lean: np.ndarray, view: np.ndarray, things: Any, number: int, picture:
         for col in range(first_col, last_col + 1):
             cell = int(row * grid[3] + col)
             for q in range(starts[cell], starts[cell + 1]):
-                item = things.items[q]
+                item = items[q]
                 if is_done[item]:
                     continue
                 is_done[item] = True
                 if item < num_triangles:
-                    _drape_triangle(lean, view, things.triangles[item], item, number, picture)
+                    _drape_triangle(lean, view, triangles, item, number, heights, hits, meshes)
                 else:
-                    crown = things.crowns[item - num_triangles]
-                    _drape_crown(lean, view, crown, item, number, picture)
+                    crown = crowns[item - num_triangles]
+                    _drape_crown(lean, view, crown, item, number, heights, hits, meshes)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _drape_triangle(
-    lean: np.ndarray, view: np.ndarray, corners: np.ndarray, item: int, number: int, picture: Any
+    lean: np.ndarray,
+    view: np.ndarray,
+    triangles: np.ndarray,
+    item: int,
+    number: int,
+    heights: np.ndarray,
+    hits: np.ndarray,
+    meshes: np.ndarray,
 ) -> None:
     """Cells whose centres a triangle covers higher than what they show."""
-    num_rows, num_cols = picture.hits.shape
+    num_rows, num_cols = hits.shape
     west, north, cell_m = view[0], view[1], view[2]
-    z_a, z_b, z_c = corners[0, 2], corners[1, 2], corners[2, 2]
-    x_a = (corners[0, 0] + lean[0] * z_a - west) / cell_m
-    x_b = (corners[1, 0] + lean[0] * z_b - west) / cell_m
-    x_c = (corners[2, 0] + lean[0] * z_c - west) / cell_m
-    y_a = (north - corners[0, 1] - lean[1] * z_a) / cell_m
-    y_b = (north - corners[1, 1] - lean[1] * z_b) / cell_m
-    y_c = (north - corners[2, 1] - lean[1] * z_c) / cell_m
+    z_a, z_b, z_c = triangles[item, 0, 2], triangles[item, 1, 2], triangles[item, 2, 2]
+    x_a = (triangles[item, 0, 0] + lean[0] * z_a - west) / cell_m
+    x_b = (triangles[item, 1, 0] + lean[0] * z_b - west) / cell_m
+    x_c = (triangles[item, 2, 0] + lean[0] * z_c - west) / cell_m
+    y_a = (north - triangles[item, 0, 1] - lean[1] * z_a) / cell_m
+    y_b = (north - triangles[item, 1, 1] - lean[1] * z_b) / cell_m
+    y_c = (north - triangles[item, 2, 1] - lean[1] * z_c) / cell_m
     if max(x_a, x_b, x_c) < 0.5 or min(x_a, x_b, x_c) > num_cols - 0.5:
         return
     first = int(np.ceil(max(min(y_a, y_b, y_c) - 0.5, 0.0)))
@@ -531,17 +559,24 @@ def _drape_triangle(
         end_col = int(np.floor(min(x_2 - 0.5, num_cols - 1.0)))
         for col in range(begin_col, end_col + 1):
             z = z_1 + rise * (col + 0.5 - x_1)
-            if z > picture.along[row, col]:
-                picture.along[row, col], picture.hits[row, col] = z, item
-                picture.meshes[row, col] = number
+            if z > heights[row, col]:
+                heights[row, col], hits[row, col] = z, item
+                meshes[row, col] = number
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _drape_crown(
-    lean: np.ndarray, view: np.ndarray, crown: np.ndarray, item: int, number: int, picture: Any
+    lean: np.ndarray,
+    view: np.ndarray,
+    crown: np.ndarray,
+    item: int,
+    number: int,
+    heights: np.ndarray,
+    hits: np.ndarray,
+    meshes: np.ndarray,
 ) -> None:
     """Cells at whose centres an ellipsoid is higher than what they show."""
-    num_rows, num_cols = picture.hits.shape
+    num_rows, num_cols = hits.shape
     cell_m, radius, half = view[2], crown[3], crown[4]
     across, upward = 1 / (radius * radius), 1 / (half * half)
     x = (crown[0] + lean[0] * crown[2] - view[0]) / cell_m
@@ -562,9 +597,9 @@ def _drape_crown(
             if square < 0:
                 continue
             z = crown[2] + (b + np.sqrt(square)) / a
-            if z > picture.along[row, col]:
-                picture.along[row, col], picture.hits[row, col] = z, item
-                picture.meshes[row, col] = number
+            if z > heights[row, col]:
+                heights[row, col], hits[row, col] = z, item
+                meshes[row, col] = number
 
 
 # ------------------------------------------------------------------------------- what was hit
