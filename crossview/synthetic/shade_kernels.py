@@ -242,8 +242,10 @@ def _shade_row(
         # coordinates on the surface
         if kind in (FACADE, UPRIGHT):
             along, up = walls[col, 0], z
-            if walls[col, 1] == 0:
-                along = x * 0.8 - y * 0.6
+            if walls[col, 1] == 0 and abs(n_z) < 0.7:
+                along = y * n_x - x * n_y
+            elif walls[col, 1] == 0:
+                along, up = x, y
         elif kind == ROOF and n_z < 0.995:
             down = 1 / np.sqrt(n_x * n_x + n_y * n_y)
             along, up = (y * n_x - x * n_y) * down, z * down
@@ -252,14 +254,34 @@ def _shade_row(
         else:
             along, up = x, y
         offset = 13.7 * (instance & 63)
-        size = fine[material, 0]
-        rough = fine[material, 1] * _noise(
-            along / size + offset, up / size, 0.7 * steep / size, noise
-        )
-        size = coarse[material, 0]
-        rough += coarse[material, 1] * _noise(
-            along / size + offset, up / size + 5.5, 0.7 * steep / size, noise
-        )
+        grain, blotch = 1 / fine[material, 0], 1 / coarse[material, 0]
+        if kind == CROWN:
+            # three projections, blended so that no seam shows
+            rough = 0.0
+            for k in range(3):
+                share = n_x * n_x if k == 0 else n_y * n_y if k == 1 else n_z * n_z
+                if share > 0.02:
+                    one, other = y if k == 0 else x, y if k == 2 else z
+                    rough += (
+                        share
+                        * fine[material, 1]
+                        * _noise(one * grain + offset, other * grain, 0.7 * steep * grain, noise)
+                    )
+                    rough += (
+                        share
+                        * coarse[material, 1]
+                        * _noise(
+                            one * blotch + offset, other * blotch + 5.5, 0.7 * steep * blotch, noise
+                        )
+                    )
+            rough /= np.sqrt(n_x * n_x * n_x * n_x + n_y * n_y * n_y * n_y + n_z * n_z * n_z * n_z)
+        else:
+            rough = fine[material, 1] * _noise(
+                along * grain + offset, up * grain, 0.7 * steep * grain, noise
+            )
+            rough += coarse[material, 1] * _noise(
+                along * blotch + offset, up * blotch + 5.5, 0.7 * steep * blotch, noise
+            )
         shade *= max(1.0 + look.texture * rough, 0.1)
 
         if kind == FACADE:
