@@ -526,9 +526,12 @@ def _end_with(parent: Any) -> None:
 
 @contextlib.contextmanager
 def _explained(out: Path) -> Iterator[None]:
-    """A full disk says what to do."""
+    """A full disk, or an interrupt, says what to do."""
     try:
         yield
+    except KeyboardInterrupt:
+        _log.warning("%s: what is made is kept. Run the same command again to go on.", out)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
