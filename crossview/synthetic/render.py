@@ -126,7 +126,8 @@ def render_photo(
         turn = map_from_camera(pose.heading_deg, pitch_deg, roll_deg)
         fan = Fan.of_rays(eye_m, rays.directions @ turn.T)
         lengths = np.sqrt(1.0 + fan.slopes * fan.slopes).reshape(camera.height_px, camera.width_px)
-    picture = tracing.trace(indices, fan)
+    picture = Picture.partly_lent(fan.slopes.shape[1], fan.slopes.shape[0])
+    tracing.trace(indices, fan, picture)
     rgb = None
     if appearance is not None:
         rgb = shading.photo_rgb(
@@ -173,7 +174,8 @@ def render_satellite(
             f"tilt_deg must be from 0 (straight down) to {_MAX_TILT_DEG:g}, got {tilt_deg}."
         )
     indices, lean = _indices(scene, movers), _lean(tilt_deg, tilt_azimuth_deg)
-    picture = tracing.drape(indices, grid, lean=lean)
+    picture = Picture.partly_lent(grid.height, grid.width)
+    tracing.drape(indices, grid, lean=lean, picture=picture)
     rgb = None
     if appearance is not None:
         view = np.array([grid.west_m, grid.north_m, grid.cell_m])
@@ -234,8 +236,8 @@ def _pixel_rad(camera: Camera) -> float:
 
 
 def _shaped(picture: Picture, shape: tuple[int, ...]) -> Picture:
-    """The same pixels in rows and columns, to be read only."""
-    for array in picture:
+    """The same pixels in rows and columns; what renderings keep is to be read only."""
+    for array in (picture.classes, picture.instances, picture.along, picture.normals):
         array.flags.writeable = False
     return Picture(*(array.reshape(*shape, *array.shape[2:]) for array in picture))
 

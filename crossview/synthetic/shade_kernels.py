@@ -25,6 +25,9 @@ from crossview.synthetic.substances import (
 
 _FUSED = {"contract", "arcp"}  # a product and a sum at once; infinities stay what they are
 
+LAMPLIGHT, WINDOW, LEAF_LOW, LEAF_HIGH = range(4)
+"""Rows of Look.colors."""
+
 NOISE_SIZE = 256
 """Cells along a side of the finest level of noise; every level has half as many."""
 
@@ -32,7 +35,7 @@ _LEAST_COSINE = 0.08
 """A surface seen at a more grazing angle is filtered as if it were this steep."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _hashed(a: int, b: int, c: int) -> float:
     """A number in [0, 1) that three whole numbers choose."""
     h = (a * 73856093) ^ (b * 19349663) ^ (c * 83492791)
@@ -42,7 +45,7 @@ def _hashed(a: int, b: int, c: int) -> float:
     return ((h ^ (h >> 16)) & 0xFFFFFF) / 16777216.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _noise(x: float, y: float, width: float, noise: np.ndarray) -> float:
     """Noise with a grain of 1, mean over a square of a width; mean 0, deviation 1 where sharp."""
     start, size = 0, NOISE_SIZE
@@ -87,7 +90,7 @@ def _looked_up(x: float, y: float, west: float, north: float, values: np.ndarray
     return upper * (1 - share_y) + lower * share_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _sunlit(
     x: float, y: float, z: float, west: float, north: float, cell: float, tops: np.ndarray
 ) -> float:
@@ -112,14 +115,56 @@ def _sunlit(
     return upper * (1 - share_y) + lower * share_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _mixed(
+    one: tuple[float, float, float], other: tuple[float, float, float], share: float
+) -> tuple[float, float, float]:
+    """A colour with a share of another."""
+    return (
+        one[0] + share * (other[0] - one[0]),
+        one[1] + share * (other[1] - one[1]),
+        one[2] + share * (other[2] - one[2]),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _grey(level: float) -> tuple[float, float, float]:
+    return level, level, level
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _of_row(colors: np.ndarray, row: int) -> tuple[float, float, float]:
+    return colors[row, 0], colors[row, 1], colors[row, 2]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _tint(tints: np.ndarray, material: int, which: int, gain: float) -> tuple[float, float, float]:
+    return (
+        gain * tints[material, which, 0],
+        gain * tints[material, which, 1],
+        gain * tints[material, which, 2],
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _sky(colors: np.ndarray, rise: float, shine: float) -> tuple[float, float, float]:
+    """The sky without clouds."""
+    blue = _mixed(_of_row(colors, HORIZON), _of_row(colors, ZENITH), rise)
+    return (
+        blue[0] + shine * colors[SUN, 0],
+        blue[1] + shine * colors[SUN, 1],
+        blue[2] + shine * colors[SUN, 2],
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _rise(v_z: float) -> float:
     """How far the colour of the sky has gone from that of the horizon to that of the zenith."""
     low = 1 - max(v_z, 0.0)
     return 1 - low * low * low * low * low
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _shine(toward: float) -> float:
     """Share of the sun's light that is seen beside it, by the cosine of the angle."""
     if toward < 0.5:
@@ -149,7 +194,7 @@ def _clouded(
     return share * high * high * (3 - 2 * high)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _clear(depth: float) -> float:
     """About exp(-depth), for less time."""
     return 1 / (1 + depth * (1 + depth * (0.5 + depth * (1 / 6 + depth / 24))))
@@ -187,10 +232,9 @@ def _shade_row(
     tints, joints, mirrors = substances.tints, substances.joints, substances.mirrors
     num_tints, window_glass = substances.num_tints, substances.window_glass
     is_evergreen = substances.is_evergreen
-    noise, seed, lamp_color, window, pixel = (
-        look.noise, look.seed, look.lamp, look.window, look.pixel,
-    )  # fmt: skip
-    leaf_low, leaf_high = look.leaf_low, look.leaf_high
+    noise, seed, pixel = look.noise, look.seed, look.pixel
+    lamp, window = _of_row(look.colors, LAMPLIGHT), _of_row(look.colors, WINDOW)
+    leaf_low, leaf_high = _of_row(look.colors, LEAF_LOW), _of_row(look.colors, LEAF_HIGH)
     to_sun, colors, cover, night = light.sun_direction, light.colors, light.cover, light.night
     lean_x, lean_y, corners, cells = (
         shadows.lean[0], shadows.lean[1], shadows.corners, shadows.cells,
@@ -202,7 +246,7 @@ def _shade_row(
     air = extinction * look.fog_m
     sun_x, sun_y, sun_z = to_sun[0], to_sun[1], to_sun[2]
     has_sun = colors[SUN, 0] + colors[SUN, 1] + colors[SUN, 2] > 1e-3 and sun_z > 0
-    albedo, glowing = np.empty(3), np.empty(3)
+    fog = _of_row(colors, FOG)
     for col in range(len(xs)):
         v_x, v_y, v_z = v_xs[col], v_ys[col], v_zs[col]
         if hits[col] < -1:
@@ -213,11 +257,9 @@ def _shade_row(
             cloud = _clouded(v_x, v_y, v_z, pixel, cover, noise)
             # fog hides the sky near the horizon
             clear = _clear(air / max(v_z, 0.02))
-            for i in range(3):
-                blue = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
-                blue += shine * colors[SUN, i]
-                blue += cloud * (colors[CLOUD, i] - blue)
-                linear[row, col, i] = colors[FOG, i] + clear * (blue - colors[FOG, i])
+            blue = _mixed(_sky(colors, rise, shine), _of_row(colors, CLOUD), cloud)
+            blue = _mixed(fog, blue, clear)
+            linear[row, col, 0], linear[row, col, 1], linear[row, col, 2] = blue
             continue
         x, y, z, width = xs[col], ys[col], zs[col], widths[col]
         n_x, n_y, n_z = normals[col, 0], normals[col, 1], normals[col, 2]
@@ -229,12 +271,10 @@ def _shade_row(
         steep = width / max(facing, _LEAST_COSINE)
         chance = _hashed(instance, 17, seed) if instance > 0 else 0.5
         mirror, is_glass, glow = mirrors[material], 0.0, 0.0
-        for i in range(3):
-            albedo[i] = albedos[material, i]
+        albedo = _of_row(albedos, material)
         if num_tints[material] > 0 and instance > 0:
             which = int(_hashed(instance, 5, seed) * num_tints[material])
-            for i in range(3):
-                albedo[i] += look.paint * (tints[material, which, i] - albedo[i])
+            albedo = _mixed(albedo, _tint(tints, material, which, 1.0), look.paint)
         shade = 1.0
         if instance > 0:
             shade += look.paint * 0.5 * (chance - 0.5)
@@ -325,15 +365,12 @@ def _shade_row(
                 frame *= _pulses(f, sill - 0.8 * rim / storey, lintel + rim / storey, wide_f)
                 pale = 0.9 if _hashed(number, 9, seed) < 0.6 else 0.12
                 rim_share = max(frame - pane, 0.0) * (0.0 if length <= 0 else 0.8)
-                for i in range(3):
-                    albedo[i] += rim_share * (0.85 * pale - albedo[i])
+                albedo = _mixed(albedo, _grey(0.85 * pale), rim_share)
                 # single windows are told apart while they are wider than a pixel
                 sharp = min(max(1.5 - 1.5 * max(wide_u, wide_f), 0.0), 1.0)
                 cell = _hashed(int(bay_at) + 97 * int(floor_at), wall, number + seed)
                 if is_door:
-                    for i in range(3):
-                        color = tints[material, int(cell * 5.99), i] * 0.35 + 0.02
-                        albedo[i] += pane * (color - albedo[i])
+                    albedo = _mixed(albedo, _tint(tints, material, int(cell * 5.99), 0.4), pane)
                     shade += 0.3 * pane * (1 - shade)
                 else:
                     curtain = 0.35 * max(0.0, (cell - 0.6) / 0.4) * sharp
@@ -342,9 +379,8 @@ def _shade_row(
                     bars = 0.0
                     if not is_store and window_glass[material] != 2:
                         bars = _pulses(u, 0.5 - 0.03 / bay, 0.5 + 0.03 / bay, wide_u) * pane
-                    for i in range(3):
-                        albedo[i] += pane * (0.035 + curtain - albedo[i])
-                        albedo[i] += 0.7 * bars * (0.85 * pale - albedo[i])
+                    albedo = _mixed(albedo, _grey(0.035 + curtain), pane)
+                    albedo = _mixed(albedo, _grey(0.85 * pale), 0.7 * bars)
                     shade += pane * (1 - shade)
                     is_glass = pane - bars
                     mirror = mirror * (1 - pane) + 0.9 * is_glass
@@ -353,9 +389,8 @@ def _shade_row(
                     glow = night * is_glass * shining * (0.5 + 0.5 * cell)
                 if is_store:
                     band = _pulses(f, 0.76, 0.95, wide_f)
-                    for i in range(3):
-                        color = tints[material, int(_hashed(wall, number, 11) * 5.99), i]
-                        albedo[i] += band * (0.9 * color - albedo[i])
+                    which = int(_hashed(wall, number, 11) * 5.99)
+                    albedo = _mixed(albedo, _tint(tints, material, which, 0.9), band)
                     glow = max(glow, 0.25 * night * band)
                 # a plinth, and a cornice under the roof
                 if z < 0.5 or z > top - 0.25:
@@ -369,11 +404,8 @@ def _shade_row(
             line = max(line, _pulses(y / size, 0.0, 0.07, steep / size))
             shade *= 1 - 0.28 * look.texture * line
         elif kind == CROWN:
-            for i in range(3):
-                leaf = leaf_low[i] + chance * (leaf_high[i] - leaf_low[i])
-                if is_evergreen[material]:
-                    leaf = albedo[i]
-                albedo[i] = leaf
+            if not is_evergreen[material]:
+                albedo = _mixed(leaf_low, leaf_high, chance)
             shade *= 0.72 + 0.28 * n_z
 
         # what the season and the weather lay on it
@@ -385,8 +417,7 @@ def _shade_row(
             patch += 0.35 * _noise(x * 2.1, y * 2.1, 2.1 * steep, noise)
             cover = min(max((cover - 0.55) * 3.0 + 0.5 * patch + 0.5, 0.0), 1.0)
             cover *= min((n_z - 0.3) * 2.5, 1.0) * 0.95
-            for i in range(3):
-                albedo[i] += cover * (0.86 - albedo[i] * shade) / max(shade, 0.1)
+            albedo = _mixed(albedo, _grey(0.86 / max(shade, 0.1)), cover)
             mirror *= 1 - cover
         elif look.wetness > 0 and kind not in (CROWN, LIQUID):
             soaked = look.wetness * min(max(n_z, 0.0) + 0.25, 1.0)
@@ -427,12 +458,12 @@ def _shade_row(
         upward = 0.5 + 0.5 * n_z
         # corners and the foot of walls see less of the sky
         open_sky = 1.0 if n_z > 0.5 else 0.72 + 0.28 * min(z / 6.0, 1.0)
-        for i in range(3):
-            incoming = lit * colors[SUN, i] + lamplight * lamp_color[i]
-            incoming += open_sky * (
-                colors[BOUNCE, i] + upward * (colors[AMBIENT, i] - colors[BOUNCE, i])
-            )
-            glowing[i] = albedo[i] * shade * incoming
+        sky = _mixed(_of_row(colors, BOUNCE), _of_row(colors, AMBIENT), upward)
+        glowing = (
+            albedo[0] * shade * (lit * colors[SUN, 0] + lamplight * lamp[0] + open_sky * sky[0]),
+            albedo[1] * shade * (lit * colors[SUN, 1] + lamplight * lamp[1] + open_sky * sky[1]),
+            albedo[2] * shade * (lit * colors[SUN, 2] + lamplight * lamp[2] + open_sky * sky[2]),
+        )
 
         if kind == LAMP:
             glow = night * 2.0
@@ -450,28 +481,31 @@ def _shade_row(
             seen = 0.35 + 0.65 * min(max(r_z * 3, 0.0), 1.0)
             if is_glass > 0:
                 fresnel += 0.12
-            for i in range(3):
-                blue = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
-                blue += shine * colors[SUN, i]
-                glowing[i] += mirror * fresnel * (seen * blue - glowing[i])
+            blue = _sky(colors, rise, shine)
+            blue = seen * blue[0], seen * blue[1], seen * blue[2]
+            glowing = _mixed(glowing, blue, mirror * fresnel)
         if glow > 0:
-            for i in range(3):
-                glowing[i] += glow * window[i]
-        clear = _clear(extinction * distances[col])
-        for i in range(3):
-            linear[row, col, i] = colors[FOG, i] + clear * (glowing[i] - colors[FOG, i])
+            glowing = (
+                glowing[0] + glow * window[0],
+                glowing[1] + glow * window[1],
+                glowing[2] + glow * window[2],
+            )
+        glowing = _mixed(fog, glowing, _clear(extinction * distances[col]))
         if kind == CROWN and look.bareness > 0 and not is_evergreen[material]:
             # twigs: what is behind shows between them, which is the sky or the dull ground
             rise, shine = _rise(v_z), _shine(v_x * sun_x + v_y * sun_y + v_z * sun_z)
             gap = 0.7 * _noise(along * 9.0, up * 9.0, 6.0 * steep, noise)
             gap += 0.7 * _noise(along * 2.0, up * 2.0, 1.4 * steep, noise)
             gap = look.bareness * min(max(0.55 + 0.4 * gap, 0.0), 0.95)
-            for i in range(3):
-                behind = colors[HORIZON, i] + rise * (colors[ZENITH, i] - colors[HORIZON, i])
-                behind += shine * colors[SUN, i]
-                if v_z <= 0:
-                    behind = 0.5 * leaf_low[i] * (colors[AMBIENT, i] + lit * colors[SUN, i])
-                linear[row, col, i] += gap * (behind - linear[row, col, i])
+            behind = _sky(colors, rise, shine)
+            if v_z <= 0:
+                behind = (
+                    0.5 * leaf_low[0] * (colors[AMBIENT, 0] + lit * colors[SUN, 0]),
+                    0.5 * leaf_low[1] * (colors[AMBIENT, 1] + lit * colors[SUN, 1]),
+                    0.5 * leaf_low[2] * (colors[AMBIENT, 2] + lit * colors[SUN, 2]),
+                )
+            glowing = _mixed(glowing, behind, gap)
+        linear[row, col, 0], linear[row, col, 1], linear[row, col, 2] = glowing
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FUSED)

@@ -82,10 +82,8 @@ class Look(NamedTuple):
         snow: See there.
         wetness: See there.
         bareness: Of broad-leaved trees, 0 to 1.
-        leaf_low: Linear colour of one end of the trees, (3,).
-        leaf_high: Of the other.
-        lamp: Light under a lamp, (3,).
-        window: Light of a lit window, (3,).
+        colors: Linear: light under a lamp, of a lit window, leaves of the least and of the most
+            coloured tree, (4, 3).
         pixel: Radians, or metres per metre.
         fog_m: Metres of air along a level or vertical line of sight that ends nowhere.
         shops: Whether shop fronts are drawn.
@@ -98,10 +96,7 @@ class Look(NamedTuple):
     snow: float
     wetness: float
     bareness: float
-    leaf_low: np.ndarray
-    leaf_high: np.ndarray
-    lamp: np.ndarray
-    window: np.ndarray
+    colors: np.ndarray
     pixel: float
     fog_m: float
     shops: bool
@@ -248,11 +243,12 @@ def _seasonal(season: str) -> substances.Table:
 def _look(appearance: Appearance, light: Light, pixel: float, *, fog_m: float) -> Look:
     low, high = _LEAVES[appearance.season]
     bright = 1.1 / light.gain
+    lamp, window = np.array(_SODIUM) * 0.8 * bright, np.array(_WINDOW) * bright
+    most = np.array(low) + appearance.paint * (np.array(high) - np.array(low))
     return Look(
         _noise_pyramid(), appearance.world_seed, appearance.paint, appearance.texture,
         appearance.snow, appearance.wetness, _BARE if appearance.season == "winter" else 0.0,
-        np.array(low), np.array(low) + appearance.paint * (np.array(high) - np.array(low)),
-        np.array(_SODIUM) * 0.8 * bright, np.array(_WINDOW) * bright, pixel, fog_m, True,
+        np.array([lamp, window, low, most]), pixel, fog_m, True,
     )  # fmt: skip
 
 

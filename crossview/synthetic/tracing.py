@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -129,18 +130,39 @@ class Picture(NamedTuple):
     @classmethod
     def blank(cls, height: int, width: int) -> Picture:
         """Memory for one."""
+        return cls(*(np.empty((height, width, *rest), kind) for rest, kind in _PIXEL))
+
+    @classmethod
+    def partly_lent(cls, height: int, width: int) -> Picture:
+        """Memory for one, of which this thread's next one takes all but what renderings keep.
+
+        Fresh memory costs as much time as drawing into it.
+        """
         shape = height, width
-        return cls(
-            np.empty(shape),
-            np.empty(shape, np.int32),
-            np.empty(shape, np.int8),
-            np.empty(shape, np.int32),
-            np.empty(shape, np.uint8),
-            np.empty(shape, np.int32),
-            np.empty(shape, np.uint8),
-            np.empty((*shape, 3), np.float32),
-            np.empty((*shape, 4), np.float32),
-        )
+        if getattr(_LENT, "shape", None) != shape:
+            _LENT.shape, _LENT.picture = shape, cls.blank(height, width)
+        kept: dict[str, np.ndarray] = {
+            name: np.empty((*shape, *rest), kind)
+            for name, (rest, kind) in zip(cls._fields, _PIXEL, strict=True)
+            if name in ("along", "classes", "instances", "normals")
+        }
+        return _LENT.picture._replace(**kept)
+
+
+_PIXEL: tuple[tuple[tuple[int, ...], type], ...] = (
+    ((), np.float64),
+    ((), np.int32),
+    ((), np.int8),
+    ((), np.int32),
+    ((), np.uint8),
+    ((), np.int32),
+    ((), np.uint8),
+    ((3,), np.float32),
+    ((4,), np.float32),
+)
+"""Shape and type of a pixel in each of the arrays of a picture."""
+
+_LENT = threading.local()
 
 
 class Fan(NamedTuple):
@@ -264,15 +286,17 @@ def kernels() -> Any:
     return trace_kernels
 
 
-def trace(indices: Sequence[Index], fan: Fan) -> Picture:
+def trace(indices: Sequence[Index], fan: Fan, picture: Picture | None = None) -> Picture:
     """What the rays of a fan meet first.
 
     Args:
         indices: Meshes, at least one; the ground is that of the first. Of things in the same
             place those of earlier meshes are seen.
         fan: The rays.
+        picture: Memory for the answer, fresh without.
     """
-    picture = Picture.blank(fan.slopes.shape[1], fan.slopes.shape[0])
+    if picture is None:
+        picture = Picture.blank(fan.slopes.shape[1], fan.slopes.shape[0])
     for number, index in enumerate(indices):
         kernels().cast(fan, index.things, number, picture)
     for number, (first, index) in enumerate(_counted(indices)):
@@ -280,15 +304,23 @@ def trace(indices: Sequence[Index], fan: Fan) -> Picture:
     return picture
 
 
-def drape(indices: Sequence[Index], grid: MapGrid, *, lean: tuple[float, float]) -> Picture:
+def drape(
+    indices: Sequence[Index],
+    grid: MapGrid,
+    *,
+    lean: tuple[float, float],
+    picture: Picture | None = None,
+) -> Picture:
     """What parallel rays through the centres of a map's cells meet first.
 
     Args:
         indices: As trace takes them.
         grid: The map, on the ground.
         lean: How far east and north things appear displaced per metre of height.
+        picture: Memory for the answer, fresh without.
     """
-    picture = Picture.blank(grid.height, grid.width)
+    if picture is None:
+        picture = Picture.blank(grid.height, grid.width)
     picture.along[:], picture.hits[:], picture.meshes[:] = 0.0, kernels().GROUND, 0
     leaning, view = np.array(lean, float), np.array([grid.west_m, grid.north_m, grid.cell_m])
     for number, index in enumerate(indices):
