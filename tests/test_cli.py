@@ -37,6 +37,7 @@ COMMANDS = {
     ("localize",),
     ("report",),
     ("show",),
+    ("synthesize",),
 }
 
 
