@@ -27,6 +27,10 @@ _STEP_M = 0.5
 _ROUNDING_M = 2.5
 """Standard deviation of the Gaussian that rounds corners: a turn of about 5 m radius."""
 
+_CROSSING_M, _CROSSING_SHARE = 4.0, 0.35
+"""How much of a lane belongs to the crossing at its end, where one steers freely; at most this
+share of it."""
+
 _SNAP_M = 0.25
 _NARROW_M = 4.5
 _MAX_EDGES = 4000
@@ -186,15 +190,20 @@ def _length_m(line: np.ndarray) -> float:
 
 
 def _lane(edge: _Edge) -> np.ndarray:
-    """Points on the right lane of an edge, every half metre."""
+    """Points on the right lane of an edge, every half metre, cut short of the crossings."""
     import shapely
+    from shapely.ops import substring
 
-    line = shapely.LineString(edge.line)
+    line: Any = shapely.LineString(edge.line)
+    if edge.offset_m:
+        lane = shapely.offset_curve(line, -edge.offset_m, join_style="mitre")
+        # a line that winds more tightly than it is wide has no lane: its middle will do
+        line = lane if lane.geom_type == "LineString" and not lane.is_empty else line
+    # a lane to the right begins before the one that leads there has reached the crossing
+    cut_m = min(_CROSSING_M, _CROSSING_SHARE * line.length)
+    line = substring(line, cut_m, line.length - cut_m)
     at_m = np.linspace(0.0, line.length, max(2, round(line.length / _STEP_M) + 1))
-    points = shapely.get_coordinates(shapely.line_interpolate_point(line, at_m))
-    ahead = np.gradient(points, axis=0)
-    ahead /= np.maximum(np.hypot(*ahead.T), 1e-9)[:, None]
-    return points + edge.offset_m * np.column_stack([ahead[:, 1], -ahead[:, 0]])
+    return np.asarray(shapely.get_coordinates(shapely.line_interpolate_point(line, at_m)))
 
 
 def _rounded(path: np.ndarray) -> np.ndarray:
