@@ -27,7 +27,7 @@ from crossview.frames import Pose
 from crossview.grids import Bounds, MapGrid
 from crossview.localizer import Localization
 from crossview.posterior import Posterior
-from crossview.rasters import MapRaster
+from crossview.rasters import MapRaster, SatelliteTile
 from crossview.sightlines import Walls
 from crossview.synthetic.palette import CLASS_COLORS
 
@@ -150,6 +150,30 @@ def map_raster(map_raster: MapRaster, ax: Axes, *, attribution: str = "") -> Axe
         handles.append(Line2D([], [], markersize=4, label=f"{group.label} (dot)", **style))
     drawing.finish_map(ax, grid.bounds, attribution)
     drawing.legend_beside(ax, handles)
+    return ax
+
+
+def satellite(
+    tile: SatelliteTile, ax: Axes, *, estimate: Pose | None = None, truth: Pose | None = None
+) -> Axes:
+    """A satellite tile, and where a camera stood on it.
+
+    Args:
+        tile: The image.
+        ax: Where to draw.
+        estimate: In the tile's frame, where the camera probably stood.
+        truth: Where it really stood.
+    """
+    bounds = tile.grid.bounds
+    attribution = drawing.draw_background(tile, ax, bounds, tile.grid, "")
+    length_m = _ARROW_SHARE * min(bounds.east_m - bounds.west_m, bounds.north_m - bounds.south_m)
+    for pose, look, label in (
+        (estimate, drawing.ESTIMATE, "estimate"),
+        (truth, drawing.TRUTH, "truth"),
+    ):
+        if pose is not None:
+            _draw_pose(pose, ax, look, label, length_m)
+    drawing.finish_map(ax, bounds, attribution)
     return ax
 
 

@@ -12,9 +12,13 @@ from pytest import approx
 from crossview import demo
 from crossview.errors import ManifestError
 from crossview.frames import Pose
+from crossview.grids import MapGrid
 from crossview.manifest import Manifest
 from crossview.synthetic.dataset import write_dataset
+from crossview.synthetic.moments import traffic
 from crossview.synthetic.palette import PaletteSegmenter
+from crossview.synthetic.render import render_photo
+from crossview.synthetic.scene import Scene
 from crossview.synthetic.town import Town
 from crossview.vectors import VectorMap
 
@@ -51,6 +55,9 @@ def test_every_file_of_the_demo_is_written(made):
     assert names == {
         "town.osm",
         "photo.png",
+        "labels.png",
+        "satellite.png",
+        "demo.png",
         "photo_localized.geojson",
         "photo_localized.png",
         "photo_localized.tif",
@@ -76,15 +83,49 @@ def test_the_geotiff_sums_to_one_and_the_heat_map_is_a_picture(made):
         assert len(image.convert("RGB").getcolors(maxcolors=1 << 24)) > 200
 
 
-def test_the_photo_that_is_written_is_a_class_image_of_the_town(made):
+def colours(path):
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_what_is_localized_are_the_towns_classes_with_the_stated_errors(made):
     folder, _ = made
-    with Image.open(folder / "photo.png") as image:
-        probabilities = PaletteSegmenter()(np.asarray(image.convert("RGB")))
-    shares = probabilities.mean(axis=(0, 1))
-    classes = PaletteSegmenter.classes
-    assert shares[classes.index("building")] > 0.05
-    assert shares[classes.index("road")] > 0.05
-    assert shares[classes.index("sky")] > 0.05
+    labels = PaletteSegmenter()(colours(folder / "labels.png")).argmax(axis=-1)
+    town = Town.from_seed(0)
+    scene = Scene.from_features(VectorMap.read(folder / "town.osm").features, town.frame)
+    (pose,) = town.viewpoints(1, seed=0)
+    movers = traffic(scene, 0, 1.0, keep_out_m=[(pose.x_m, pose.y_m)])
+    true = render_photo(scene, pose, demo.CAMERA, height_m=1.6, movers=movers).classes
+    assert 0.01 < (labels != true).mean() < 0.1
+
+
+def test_photo_and_satellite_view_are_pictures_of_the_same_size_as_said(made):
+    folder, _ = made
+    photo, tile = colours(folder / "photo.png"), colours(folder / "satellite.png")
+    assert photo.shape == (demo.CAMERA.height_px, demo.CAMERA.width_px, 3)
+    assert tile.shape[0] * demo.TILE_CELL_M == approx(demo.TILE_M, abs=demo.TILE_CELL_M)
+    for picture in (photo, tile, colours(folder / "demo.png")):
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 1000
+
+
+def test_the_satellite_view_lies_on_the_map(made):
+    """Roads and roofs differ in brightness; on a shifted map they would not."""
+    folder, _ = made
+    tile = colours(folder / "satellite.png").astype(float).mean(axis=-1)
+    town = Town.from_seed(0)
+    place = demo.rough_place(town, town.viewpoints(1, seed=0)[0], seed=0)
+    grid = MapGrid.around(
+        town.frame, *map(float, town.frame.to_local(place.lat_deg, place.lon_deg)),
+        radius_m=demo.TILE_M / 2, cell_m=demo.TILE_CELL_M,
+    )  # fmt: skip
+    raster = VectorMap.read(folder / "town.osm")(grid)
+    road = raster.class_mask("road") & ~raster.class_mask("building")
+
+    def contrast(mask):
+        return abs(tile[mask].mean() - tile[~mask].mean()) / tile.std()
+
+    assert contrast(road) > 1.3 * contrast(np.rot90(road))
+    assert contrast(road) > 1.3 * contrast(road[::-1])
 
 
 def test_the_map_that_is_written_is_the_town(made):
