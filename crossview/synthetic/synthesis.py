@@ -7,103 +7,44 @@ nothing had happened. The tables are written in the end: until then the folder i
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
-import csv
 import errno
 import hashlib
 import json
 import logging
-import math
-import multiprocessing
-import os
 import shutil
-import signal
 import tempfile
-import threading
 import time
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from crossview import atomic
 from crossview.errors import ManifestError
-from crossview.frames import LocalFrame
 from crossview.grids import Bounds
-from crossview.manifest import Manifest
 from crossview.osm import ATTRIBUTION
-from crossview.synthetic import moments
+from crossview.synthetic.processes import Makers, makers
 from crossview.synthetic.recipes import Recipe
 from crossview.synthetic.shooting import (
     BLOCK,
     TILES_BLOCK,
     Block,
     Made,
-    camera_row,
-    flight_of,
     lattice,
     make,
     warm_up,
     world_of,
 )
-from crossview.synthetic.worlds import MADE_UP_LICENCE, OSM_LICENCE
+from crossview.synthetic.synthesis_tables import Survey, write_tables
 
 RECIPE_FILE = "synthesis.json"
-TIMES_FILE = "times.jsonl"
-ODOMETRY_FILE = "odometry.csv"
-ODOMETRY_COLUMNS = (
-    "sequence_id", "order", "station_id",
-    "forward_m", "right_m", "turn_deg", "sigma_m", "sigma_deg",
-)  # fmt: skip
 JOURNAL_FOLDER = ".synthesis"
-LABELS_FOLDER = "class_images"
-"""A second manifest of the same views as class images, of datasets of photos in colours."""
-
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
-SPLIT_CELL_M = 200.0
-SPLIT_BUFFER_M = 25.0
-"""Views nearer than this to a cell of another split belong to none."""
-
 TRIAL_VIEWS = 4
 """That an estimate takes."""
 
 _MEGABYTE = 1e6
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A world that is to be photographed.
-
-    Args:
-        region: Its name.
-        lat_deg: Anchor of its frame.
-        lon_deg: Likewise.
-        bounds_m: Where cameras may stand.
-        attribution: Who must be named.
-        map_path: Its map file.
-        map_sha256: Of that.
-        square_km: Of the ground where cameras may stand.
-        num_buildings: In the scene.
-        street_km: Of lanes to stand on.
-    """
-
-    region: str
-    lat_deg: float
-    lon_deg: float
-    bounds_m: tuple[float, float, float, float]
-    attribution: str
-    map_path: str
-    map_sha256: str
-    square_km: float
-    num_buildings: int
-    street_km: float
 
 
 @dataclass(frozen=True)
@@ -228,8 +169,8 @@ def synthesize(
     journal = _Journal(out / JOURNAL_FOLDER / "journal.jsonl")
     done = journal.read(out)
     num_made = 0
-    with _explained(out), _makers(workers) as makers:
-        surveys = _surveys(recipe, out, state, makers)
+    with _explained(out), makers(workers) as pool:
+        surveys = _surveys(recipe, out, state, pool)
         blocks = [block for survey in surveys for block in _blocks(recipe, survey)]
         missing = [block for block in blocks if block.key not in done]
         if done:
@@ -237,7 +178,7 @@ def synthesize(
                 "%s: going on, %d of %d blocks are done.", out, len(blocks) - len(missing),
                 len(blocks),
             )  # fmt: skip
-        made_now = _made([(recipe, out, block) for block in missing], makers, journal, done)
+        made_now = _made([(recipe, out, block) for block in missing], pool, journal, done)
         total = sum(block.count for block in missing)
         for _ in made_now if progress is None else progress(made_now, total):
             num_made += 1
@@ -256,8 +197,8 @@ def estimate(recipe: Recipe, *, workers: int = 1) -> Estimate:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         start_s = time.perf_counter()
-        with _makers(1) as makers:
-            surveys = _surveys(recipe, out, None, makers)
+        with makers(1) as pool:
+            surveys = _surveys(recipe, out, None, pool)
         worlds_s = time.perf_counter() - start_s
         trial = replace(recipe, num_views=min(recipe.num_views, TRIAL_VIEWS))
         first = next(block for block in _blocks(trial, surveys[0]) if block.what == "places")
@@ -336,9 +277,7 @@ def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
     return dict(state)
 
 
-def _surveys(
-    recipe: Recipe, out: Path, state: dict[str, Any] | None, makers: _Makers
-) -> list[Survey]:
+def _surveys(recipe: Recipe, out: Path, state: dict[str, Any] | None, pool: Makers) -> list[Survey]:
     """The worlds; their maps are written where they are not there yet."""
     if state is not None and "worlds" in state:
         surveys = [
@@ -352,7 +291,7 @@ def _surveys(
         for source, path in zip(recipe.sources, paths, strict=True)
     ]
     # the first one alone: what it compiles, the other processes need not
-    surveys = [*makers.map(_survey, tasks[:1]), *makers.map(_survey, tasks[1:])]
+    surveys = [*pool.map(_survey, tasks[:1]), *pool.map(_survey, tasks[1:])]
     surveys = [replace(survey, attribution=_attribution(recipe, survey)) for survey in surveys]
     if state is not None:
         state["worlds"] = _plain(recipe, surveys)
@@ -450,12 +389,12 @@ def _is_there(path: Path, sha256: str) -> bool:
 
 def _made(
     tasks: list[tuple[Recipe, Path, Block]],
-    makers: _Makers,
+    pool: Makers,
     journal: _Journal,
     done: dict[str, Made],
 ) -> Iterator[str]:
     """Make blocks; yields a name for each place and tile of the grid."""
-    for (_, _, block), made in zip(tasks, makers.map(_make, tasks), strict=True):
+    for (_, _, block), made in zip(tasks, pool.map(_make, tasks), strict=True):
         journal.add(made)
         done[block.key] = made
         for number in range(block.count):
@@ -464,64 +403,6 @@ def _made(
 
 def _make(task: tuple[Recipe, Path, Block]) -> Made:
     return make(*task)
-
-
-# ------------------------------------------------------------------ processes
-
-
-class _Makers:
-    """Some processes that work through tasks, in order.
-
-    Args:
-        pool: The processes; None works here.
-        workers: How many.
-    """
-
-    def __init__(self, pool: concurrent.futures.ProcessPoolExecutor | None, workers: int) -> None:
-        self._pool = pool
-        self._workers = workers
-
-    def map(self, function: Callable[[Any], Any], tasks: Iterable[Any]) -> Iterator[Any]:
-        """Results in the order of the tasks; only a few tasks wait at a time."""
-        if self._pool is None:
-            yield from map(function, tasks)
-            return
-        waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
-        for task in tasks:
-            waiting.append(self._pool.submit(function, task))
-            if len(waiting) > 2 * self._workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-@contextlib.contextmanager
-def _makers(workers: int) -> Iterator[_Makers]:
-    if workers == 1:
-        yield _Makers(None, 1)
-        return
-    # spawned: a process with threads (progress bars, networks) cannot be forked safely
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker
-    )
-    try:
-        yield _Makers(pool, workers)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave interrupts to the parent, and end with it even where it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    parent.join()
-    os._exit(1)
 
 
 @contextlib.contextmanager
@@ -548,152 +429,17 @@ def _explained(out: Path) -> Iterator[None]:
 def _finished(
     recipe: Recipe, out: Path, surveys: list[Survey], parts: list[Made], state: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write the tables and what stands beside them; the state of a complete dataset."""
-    rows: dict[str, Any] = {"views": [], "tiles": [], "pairs": []}
-    refused: Counter[str] = Counter()
-    for part in parts:
-        for table, some in part.rows.items():
-            rows[table] += some
-        refused.update(part.refused)
-    _split(recipe, surveys, rows["views"])
-    names = [source.map_file for source in recipe.sources]
-    maps = [
-        {"region": survey.region, "file": name, "kind": "osm", "sha256": survey.map_sha256}
-        for survey, name in zip(surveys, names, strict=True)
-    ]
-    attributions = dict.fromkeys(filter(None, (survey.attribution for survey in surveys)))
-    is_made_up = all(source.is_made_up for source in recipe.sources)
-    about: dict[str, Any] = {
-        "name": "synthetic: " + ", ".join(survey.region for survey in surveys),
-        "licence": MADE_UP_LICENCE if is_made_up else OSM_LICENCE,
-        "attribution": "; ".join(attributions),
-    }
-    regions = [{"name": s.region, "lat_deg": s.lat_deg, "lon_deg": s.lon_deg} for s in surveys]
-    cameras = [camera_row(recipe.camera_id, recipe.camera)]
-    shared: dict[str, Any] = {"regions": regions, "cameras": cameras, "maps": maps}
-    _write_times(recipe, out, surveys, parts)
-    _write_odometry(recipe, out, parts)
-    labels = {view_id: sha256 for part in parts for view_id, sha256 in part.labels.items()}
-    if labels and recipe.pictures == "rgb":
-        _write_labels(out, about, shared, rows["views"], labels)
-    Manifest.from_rows(**about, image_root=".", **shared, **rows).write(out)
-    sequences = {row["sequence_id"] for row in rows["views"] if row["sequence_id"]}
-    num_places = len({row["station_id"] for row in rows["views"]})
+    """Write the tables; the state of a complete dataset."""
     state = {
         "recipe": state["recipe"],
         "extracts": state["extracts"],
         "complete": True,
         "worlds": _plain(recipe, surveys),
-        "num_places": num_places,
-        "num_missing": recipe.num_views * len(surveys) - num_places,
-        "num_views": len(rows["views"]),
-        "num_tiles": len(rows["tiles"]),
-        "num_pairs": len(rows["pairs"]),
-        "num_drives": len(sequences),
-        "num_files": sum(len(part.files) for part in parts) + len(maps),
-        "megabytes": round(
-            (sum(p.num_bytes for p in parts) + sum((out / n).stat().st_size for n in names))
-            / _MEGABYTE,
-            3,
-        ),
-        "refused": dict(sorted(refused.items())),
-        "splits": dict(sorted(Counter(row.get("split", "") for row in rows["views"]).items()))
-        if recipe.split != "none"
-        else {},
+        **write_tables(recipe, out, surveys, parts),
     }
     _write_json(out / RECIPE_FILE, state)
     shutil.rmtree(out / JOURNAL_FOLDER)
     return state
-
-
-def _write_labels(
-    out: Path,
-    about: dict[str, Any],
-    shared: dict[str, Any],
-    views: list[dict[str, Any]],
-    labels: dict[str, str],
-) -> None:
-    """The manifest of class images, whose map is a copy (it must lie in its own folder)."""
-    folder = out / LABELS_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for row in shared["maps"]:
-        (folder / row["file"]).parent.mkdir(exist_ok=True)
-        shutil.copyfile(out / row["file"], folder / row["file"])
-    rows = [
-        {
-            **row,
-            "image": f"classes/{Path(row['image']).relative_to('views').with_suffix('.png')}",
-            "sha256": labels[row["view_id"]],
-        }
-        for row in views
-    ]
-    about = {**about, "name": f"{about['name']} (class images)"}
-    Manifest.from_rows(**about, image_root="..", **shared, views=rows).write(folder)
-
-
-def _write_times(recipe: Recipe, out: Path, surveys: list[Survey], parts: list[Made]) -> None:
-    with (
-        atomic.replacing(out / TIMES_FILE) as temporary,
-        temporary.open("w", encoding="utf-8") as file,
-    ):
-        for survey in surveys if recipe.tiles != "none" else ():
-            for number in range(recipe.num_flights):
-                facts = flight_of(recipe, survey.region, number).facts()
-                file.write(json.dumps({**facts, "traffic": recipe.traffic}) + "\n")
-        for part in parts:
-            for facts in part.times:
-                file.write(json.dumps(facts) + "\n")
-
-
-def _write_odometry(recipe: Recipe, out: Path, parts: list[Made]) -> None:
-    if not recipe.frames:
-        return
-    with (
-        atomic.replacing(out / ODOMETRY_FILE) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, ODOMETRY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for part in parts:
-            writer.writerows(part.motions)
-
-
-def _split(recipe: Recipe, surveys: list[Survey], views: list[dict[str, Any]]) -> None:
-    """Put views into splits, in place; all of a station go together."""
-    if recipe.split == "none":
-        return
-    if recipe.split == "town":
-        split_of = _shares([survey.region for survey in surveys], recipe.seed)
-        for row in views:
-            row["split"] = split_of[row["region"]]
-        return
-    frames = {survey.region: LocalFrame(survey.lat_deg, survey.lon_deg) for survey in surveys}
-    for row in views:
-        x_m, y_m = frames[row["region"]].to_local(row["lat_deg"], row["lon_deg"])
-        near = {
-            _split_of_cell(recipe.seed, row["region"], float(x_m) + east, float(y_m) + north)
-            for east in (-SPLIT_BUFFER_M, 0.0, SPLIT_BUFFER_M)
-            for north in (-SPLIT_BUFFER_M, 0.0, SPLIT_BUFFER_M)
-        }
-        row["split"] = near.pop() if len(near) == 1 else ""
-
-
-def _split_of_cell(seed: int, region: str, x_m: float, y_m: float) -> str:
-    cell = f"{region} {math.floor(x_m / SPLIT_CELL_M)} {math.floor(y_m / SPLIT_CELL_M)}"
-    draw = np.random.default_rng([seed, zlib.crc32(cell.encode()), moments.SPLITS]).uniform()
-    names, shares = list(SHARES), np.cumsum(list(SHARES.values()))
-    return names[min(int(np.searchsorted(shares, draw)), len(names) - 1)]
-
-
-def _shares(regions: list[str], seed: int) -> dict[str, str]:
-    """Splits of worlds by lot: of two, one is for tests; of three or more, one is for val too."""
-    order = np.random.default_rng([seed, moments.SPLITS]).permutation(len(regions))
-    num_test = max(round(len(regions) * SHARES["test"]), int(len(regions) > 1))
-    num_val = max(round(len(regions) * SHARES["val"]), int(len(regions) > 2))
-    names = ["test"] * num_test + ["val"] * num_val
-    names += ["train"] * (len(regions) - len(names))
-    return {regions[k]: name for k, name in zip(order.tolist(), names, strict=True)}
 
 
 def _summary_of(
