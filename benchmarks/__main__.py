@@ -20,6 +20,7 @@ BENCHMARKS = {
     "render": "pictures of worlds: panoramas, photos, tiles and pairs per second; a city's memory",
     "tiles": "downloads against a rate limit, the tile store, and resuming",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
+    "worlds": "the semantic matcher on rendered worlds: perfect labels, errors, a network's",
 }
 
 

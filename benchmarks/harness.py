@@ -1,5 +1,7 @@
 """What the benchmarks share: a process for every variant, its seconds and its memory."""
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -38,6 +40,16 @@ def in_own_process(module: str, *arguments: Any) -> Any:
         text=True,
     )
     return json.loads(finished.stdout)
+
+
+def run_command(name: str, *arguments: str | Path) -> None:
+    """Run one of our commands in this process; what it prints is dropped."""
+    from crossview.cli import main as crossview
+    from data_tools.cli import main as crossview_data
+
+    main = {"crossview": crossview, "crossview-data": crossview_data}[name]
+    with contextlib.redirect_stdout(io.StringIO()):
+        main([str(argument) for argument in arguments], standalone_mode=False)
 
 
 def cheapest(call: Callable[[], _Answer], *, repeats: int) -> tuple[_Answer, dict[str, float]]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Results
+from benchmarks.harness import Results, run_command
 
 FITTED, HELD_OUT, QUICK_STATIONS = "482-494", "495-508", "495-497"
 DATASET = "paris_itowns"
@@ -73,7 +73,7 @@ def run(*, quick: bool) -> Results:
     tables, numbers = [], {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _command("crossview-data", "import", "itowns", data / DATASET, "--out", folder / "paris")
+        run_command("crossview-data", "import", "itowns", data / DATASET, "--out", folder / "paris")
         for stations in (QUICK_STATIONS,) if quick else (HELD_OUT, FITTED):
             reports = {
                 label: _evaluated(folder, data / WEIGHTS, stations, options, quick=quick)
@@ -127,7 +127,7 @@ def _evaluated(
 ) -> dict[str, Any]:
     """The summary of one run."""
     report, start = folder / "report.json", time.perf_counter()
-    _command(
+    run_command(
         "crossview", "evaluate", "pose", folder / "paris", "--stations", stations, "--seeds",
         QUICK_SEEDS if quick else SEEDS, "--weights", weights, "--cache", folder / "views",
         "--json", report, *options,
@@ -135,16 +135,3 @@ def _evaluated(
     logger.info("%s: %s: %.0f s", stations, " ".join(options), time.perf_counter() - start)
     summary: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))["summary"]
     return summary
-
-
-def _command(name: str, *arguments: str | Path) -> None:
-    """Run one of our commands in this process; what it prints is dropped."""
-    import contextlib
-    import io
-
-    from crossview.cli import main as crossview
-    from data_tools.cli import main as crossview_data
-
-    main = {"crossview": crossview, "crossview-data": crossview_data}[name]
-    with contextlib.redirect_stdout(io.StringIO()):
-        main([str(argument) for argument in arguments], standalone_mode=False)

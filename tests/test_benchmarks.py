@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import column_inputs, columns, harness, manifest, paris, voting
+from benchmarks import column_inputs, columns, harness, manifest, paris, voting, worlds
 from benchmarks.__main__ import BENCHMARKS, machine_facts, main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -279,3 +279,27 @@ def test_a_row_of_paris_says_means_and_where_seeds_differ():
     cells = [cell.strip() for cell in paris.row("rig", summary).strip("|").split("|")]
     assert cells[:4] == ["rig", "14", "0.51 m", "0.85 (0.79-0.86) / - / -"]
     assert cells[-2:] == ["- / -", "0.72, 11% answered"]
+
+
+# ---------------------------------------------------------------------- worlds
+
+
+def test_quick_worlds_places_views_of_a_town(tmp_path):
+    file = tmp_path / "worlds.json"
+    finished = run_benchmarks("worlds", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    head, _, line = finished.stdout.strip().splitlines()
+    assert line.count("|") == head.count("|")
+    numbers = json.loads(file.read_text())
+    (found,) = (found for name, found in numbers.items() if name.startswith("perfect"))
+    assert found["n"] == worlds.QUICK_VIEWS
+
+
+def test_recall_counts_errors_below_each_threshold():
+    queries = [
+        {"position_error_m": 0.5, "heading_error_deg": 4.0},
+        {"position_error_m": 3.0, "heading_error_deg": 90.0},
+    ]
+    found = worlds.recall(queries)
+    assert [found[f"within_{t:g}m"] for t in worlds.THRESHOLDS] == [0.5, 0.5, 1.0]
+    assert [found[f"within_{t:g}deg"] for t in worlds.THRESHOLDS] == [0.0, 0.0, 0.5]
