@@ -193,7 +193,9 @@ class Bench:
     ) -> Bench:
         """Every sample in a place that holds it and in one that does not; here maps are ray-cast.
 
-        Rigs are also tried on the map without its heights: maps of other towns may have none.
+        Rigs are also tried on the map without its heights: maps of other towns may have none. Their
+        scores are stricter than the matcher's: a place unknown is taken to have heights even so
+        (ColumnEvidence.above knows better, but by pose, and sums are made before).
 
         Args:
             samples: Rigs and photos.

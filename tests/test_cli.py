@@ -174,12 +174,12 @@ def test_demo_needs_a_folder_to_write_into():
 def test_localize_finds_the_demos_photo_and_writes_three_files(made, rough_place, tmp_path):
     folder, truth = made[0], made[1].truth
     result = run(
-        *("localize", folder / "photo.png", "--panorama", "--class-image"),
+        *("localize", folder / "labels.png", "--panorama", "--class-image"),
         *("--map", folder / "town.osm", "--out", tmp_path),
         *("--lat", rough_place.lat_deg, "--lon", rough_place.lon_deg, "--radius-m", 25),
     )
     assert result.exit_code == 0, result.stderr
-    collection = json.loads((tmp_path / "photo_localized.geojson").read_text(encoding="utf-8"))
+    collection = json.loads((tmp_path / "labels_localized.geojson").read_text(encoding="utf-8"))
     assert [len(collection["bbox"]), collection["type"]] == [4, "FeatureCollection"]
     kinds = [feature["properties"]["kind"] for feature in collection["features"]]
     assert kinds[0] == "pose"
@@ -190,9 +190,9 @@ def test_localize_finds_the_demos_photo_and_writes_three_files(made, rough_place
     assert math.hypot(x_m - truth.x_m, y_m - truth.y_m) < 0.75
     assert best["properties"]["probability_within_5m"] > 0.5
     assert best["properties"]["heading_deg"] == approx(truth.heading_deg, abs=360 / 64)
-    with rasterio.open(tmp_path / "photo_localized.tif") as raster:
+    with rasterio.open(tmp_path / "labels_localized.tif") as raster:
         assert raster.read(1).sum() == approx(1.0, abs=1e-4)
-    with Image.open(tmp_path / "photo_localized.png") as picture:
+    with Image.open(tmp_path / "labels_localized.png") as picture:
         assert min(picture.size) > 800
     assert result.stdout.startswith("answer: ok\n")
 

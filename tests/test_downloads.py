@@ -25,7 +25,7 @@ from data_tools.tile_store import TileStore
 
 PX = 32
 TILES = [TileId(14, 8000 + i % 12, 5000 + i // 12) for i in range(96)]
-QUICK = {"timeout_s": 0.25, "backoff_s": 0.01, "default_pause_s": 0.01}
+QUICK = {"timeout_s": 0.6, "backoff_s": 0.01, "default_pause_s": 0.01}
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from pytest import approx
 
-from crossview import column_calibration, column_tables, column_trials, columns, semantic_fit
+from crossview import (
+    column_calibration,
+    column_evidence,
+    column_tables,
+    column_trials,
+    columns,
+    semantic_fit,
+)
+from crossview.column_evidence import ColumnEvidence
 from crossview.column_model import Calibration
 from crossview.evidence import disc
 from crossview.grids import MapGrid, PoseGrid
@@ -115,6 +123,15 @@ def test_a_rig_is_also_tried_on_a_map_that_knows_no_heights(bench):
     assert (bare.codes != rig.codes).any()
 
 
+def above_a_place_with_heights(evidence, level):
+    """ColumnEvidence.above, as if every place unknown had a known skyline."""
+    shape = -1, column_evidence.UNKNOWN_RANGE + 1, column_evidence.UNKNOWN_SKYLINE + 1
+    ratio = evidence.log_ratio.reshape(shape).copy()
+    known = ratio[:, :-1, :-1].max(axis=(1, 2), keepdims=True)
+    ratio[:, :-1] -= level * known
+    return ColumnEvidence(ratio.reshape(evidence.log_ratio.shape))
+
+
 def matched(trial, model, calibration):
     """The posterior of a trial's disc by the matcher itself."""
     matcher = SemanticMatcher(SEGMENTER, model.calibrated(calibration))
@@ -133,9 +150,13 @@ def matched(trial, model, calibration):
 @pytest.mark.slow
 @pytest.mark.parametrize("votes_share", [0.0, 0.02])
 def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_gives(
-    bench, votes_share
+    bench, votes_share, monkeypatch
 ):
-    """The fit sums over discs without blurring volumes: an independent way to the same number."""
+    """The fit sums over discs without blurring volumes: an independent way to the same number.
+
+    Where skylines are not known, the fit is stricter than the matcher: a place unknown has heights.
+    """
+    monkeypatch.setattr(ColumnEvidence, "above", above_a_place_with_heights)
     trials, model = bench[0].trials, bench[1]
     at = 3, 4, 3  # of SCALES, POSITION_SIGMAS_M, HEADING_SIGMAS_DEG
     calibration = Calibration(
