@@ -95,7 +95,7 @@ def table(stations: str, summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def row(label: str, summary: Mapping[str, Any]) -> str:
-    """One run: means over seeds, and the smallest and largest where they differ."""
+    """One run: means over seeds, and the extremes where they differ by more than a last digit."""
 
     def cell(name: str, digits: int = 2) -> str:
         value = summary.get(name)

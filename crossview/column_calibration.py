@@ -50,7 +50,7 @@ UNEXPLAINED_SHARES = (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Tried with every setting, as are the scales and blurs of column_trials."""
 
 _SINGLE_WEIGHT = 0.25
-"""A rig's photos together count as much as the rig."""
+"""A rig's photos together count as much as the rig on one of its two maps."""
 
 _RAYS_BYTES = 2_000_000_000
 """Memory for the ray-cast maps of a street."""

@@ -156,7 +156,6 @@ def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_giv
 
     Where skylines are not known, the fit is stricter than the matcher: a place unknown has heights.
     """
-    monkeypatch.setattr(ColumnEvidence, "above", above_a_place_with_heights)
     trials, model = bench[0].trials, bench[1]
     at = 3, 4, 3  # of SCALES, POSITION_SIGMAS_M, HEADING_SIGMAS_DEG
     calibration = Calibration(
@@ -172,8 +171,10 @@ def test_a_score_is_the_log_density_and_the_log_probability_that_the_matcher_giv
         0.02, calibration.height_share, calibration.outlier_share, votes_share
     )
     assert [trial.is_right for trial in trials] == [True, False] * 3
-    for trial, sums in zip(trials, bench[0].summed(setting), strict=True):
+    for k, (trial, sums) in enumerate(zip(trials, bench[0].summed(setting), strict=True)):
         found = sums.scores(0.6, 0.03)[at]
+        if k == 4:  # the first on the map without heights, which come last
+            monkeypatch.setattr(ColumnEvidence, "above", above_a_place_with_heights)
         posterior = matched(trial, model, calibration)
         here = posterior.log_evidence
         if trial.is_right:
@@ -191,7 +192,7 @@ def test_a_fit_of_a_town_finds_places_that_it_has_not_seen(samples, caplog, monk
     rigs = [sample for sample in samples if sample.is_rig]
     with caplog.at_level(logging.INFO, logger="crossview.column_calibration"):
         found = semantic_fit.fit(rigs, SEGMENTER, num_folds=2, provenance={"dataset": "town"})
-    assert sum("left-out log score" in record.message for record in caplog.records) in (3, 4)
+    assert sum("left-out log score" in record.message for record in caplog.records) == 3
     assert set(found.log_score_by_station) == {"000", "001", "002", "003"}
     assert found.log_score == approx(np.mean(list(found.log_score_by_station.values())))
     # a flat posterior over the disc has -13.5, and -0.7 for right or wrong
