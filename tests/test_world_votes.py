@@ -7,6 +7,7 @@ import pytest
 
 from crossview import angles, birdseye, voting
 from crossview.cameras import Equirectangular
+from crossview.frames import Pose
 from crossview.grids import MapGrid
 from crossview.synthetic.palette import CLASSES
 from crossview.synthetic.render import render_photo, render_satellite
@@ -14,9 +15,11 @@ from crossview.synthetic.scene import Scene
 from crossview.synthetic.town import Town
 from crossview.vectors import VectorMap
 
-CAMERA = Equirectangular(width_px=512, height_px=256)
-HEIGHT_M, REACH_M, CELL_M = 1.6, 24.0, 0.5
+CAMERA = Equirectangular(width_px=1024, height_px=512)
+HEIGHT_M, REACH_M, CELL_M = 1.6, 30.0, 0.5
 NUM_HEADINGS = 256
+PARTS = 4
+"""Of a cell's side: how much of a cell is of a class."""
 GROUND = ("road", "sidewalk", "terrain")
 BUILDING = CLASSES.index("building")
 
@@ -55,29 +58,28 @@ def from_above(photo):
 
 def map_of(scene, grid):
     """How much more probable a class is to be seen in a cell than anywhere, with 2 % errors."""
-    classes = render_satellite(scene, grid).classes
-    planes = [classes == CLASSES.index(name) for name in GROUND]
+    classes = render_satellite(scene, grid.divided(PARTS)).classes
     inside = classes == BUILDING
-    shifted = [np.roll(inside, step, axis) for axis in (0, 1) for step in (-1, 1)]
+    shifted = [np.roll(inside, step, axis) for axis in (0, 1) for step in (-PARTS, PARTS)]
     walls = np.logical_or.reduce([inside, *shifted]) & ~np.logical_and.reduce([inside, *shifted])
-    is_there = np.stack([*planes, walls], axis=-1)
-    share = np.maximum(is_there.mean(axis=(0, 1)), 1e-3)
-    return np.log((0.98 * is_there + 0.02 * share) / share).astype(np.float32)
+    there = np.stack([*(classes == CLASSES.index(name) for name in GROUND), walls], axis=-1)
+    there = there.reshape(grid.height, PARTS, grid.width, PARTS, -1).mean(axis=(1, 3))
+    share = np.maximum(there.mean(axis=(0, 1)), 1e-3)
+    return np.log((0.98 * there + 0.02 * share) / share).astype(np.float32)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="10 of 100 are voted elsewhere, most of them along the street; why is not known yet: "
-    "the ground pixels of those lie on cells of their class (95 to 99.8 %)",
-)
 def test_true_depth_and_classes_vote_back_the_pose_within_a_cell_on_100_of_100(world):
     town, scene = world
     missed = []
     for k, viewpoint in enumerate(town.viewpoints(100, seed=1)):
+        grid = MapGrid.around(
+            town.frame, viewpoint.x_m, viewpoint.y_m, radius_m=44.0, cell_m=CELL_M
+        )
+        # the pose is one that the volume has: narrow strips of ground do not forgive half a cell
+        row, col = grid.cell_of(viewpoint.x_m, viewpoint.y_m)
         heading = int(angles.bin_of(viewpoint.heading_deg, NUM_HEADINGS))
-        pose = replace(viewpoint, heading_deg=heading * 360.0 / NUM_HEADINGS)
+        pose = Pose(*map(float, grid.to_xy(col + 0.5, row + 0.5)), heading * 360.0 / NUM_HEADINGS)
         rows, cols = np.random.default_rng(k).integers(-30, 31, 2)
-        grid = MapGrid.around(town.frame, pose.x_m, pose.y_m, radius_m=44.0, cell_m=CELL_M)
         grid = grid.shifted(rows=int(rows), cols=int(cols))
         photo = render_photo(scene, pose, CAMERA, height_m=HEIGHT_M)
         votes = voting.vote_streaming(
