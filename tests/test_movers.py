@@ -1,5 +1,8 @@
 """Cars and people: where they stand, that nothing is in their way, and that seeds fix them."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import shapely
@@ -168,3 +171,38 @@ def test_nobody_is_there_at_density_0_or_without_streets():
 def test_a_rectangle_lies_along_its_heading():
     (shape,) = rectangles(np.array([[1.0, 2.0]]), np.array([90.0]), 6.0, 2.0)
     assert shape.bounds == approx((-2, 1, 4, 3))
+
+
+THREADS = """
+import threading
+from shapely import LineString
+from crossview.synthetic.movers import movers_mesh
+from crossview.synthetic.scene import Scene
+from crossview.synthetic.things import Carriageway
+
+line = LineString([(x, 20 * (x % 3)) for x in range(0, 3000, 7)])
+street = Carriageway(line, 7.0, 2, sidewalks_m=(3.0, 3.0))
+for _ in range(10):
+    areas = {"roads": line.buffer(3.5), "sidewalks": line.buffer(6.5)}
+    scene = Scene(**areas, carriageways=(street,), footways=(line,))
+    start, made = threading.Barrier(8), []
+
+    def make():
+        start.wait()
+        made.append(movers_mesh(scene, 3).triangles_m)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({triangles_m.tobytes() for triangles_m in made}) == 1 and len(made) == 8
+"""
+
+
+def test_a_new_scene_is_asked_by_threads_at_the_same_time():
+    """GEOS crashes where two threads are the first to ask a prepared shape."""
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,8 @@ _PERSON_RADIUS_M = 0.25
 _SHOULDERS_M = 1.5
 _HALF_HEAD_M = 0.13
 _NO_CARS = frozenset(("track", "busway", "bus_guideway", "pedestrian"))
+_ASKING = threading.Lock()
+"""A prepared shape grows its index while it is first asked: two threads that ask crash GEOS."""
 
 
 class _Kind(NamedTuple):
@@ -304,12 +307,12 @@ def _free(
             hit = tree.query(things, predicate="dwithin", distance=distance_m)[1]
             is_free[hit] = False
     is_person = candidates.kinds < 0
-    for area, who in ((scene.roads, ~is_person), (scene.sidewalks, is_person)):
-        wanted = np.flatnonzero(is_free & who)
-        shapely.prepare(area)
-        is_free[wanted] = shapely.contains(area, shapes[wanted])
-    wanted = np.flatnonzero(is_free & is_person)
-    is_free[wanted] = ~shapely.intersects(scene.roads, shapes[wanted])
+    with _ASKING:
+        for area, who in ((scene.roads, ~is_person), (scene.sidewalks, is_person)):
+            wanted = np.flatnonzero(is_free & who)
+            is_free[wanted] = shapely.contains(area, shapes[wanted])
+        wanted = np.flatnonzero(is_free & is_person)
+        is_free[wanted] = ~shapely.intersects(scene.roads, shapes[wanted])
     for one, other in sorted(tree.query(shapes, predicate="intersects").T.tolist()):
         # sorted by the later of two, so that the earlier one is settled
         if other < one and is_free[other]:
