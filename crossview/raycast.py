@@ -2,20 +2,19 @@
 
 A panorama's column sees the ground up to a first wall, that wall, and the sky above the highest
 thing behind. Both follow from a map of buildings by walking along a ray. All cells of a grid walk
-the same steps, so one step is one shifted slice of the map for all of them: no gather, no compiled
-code, and the work is that of a few hundred additions of images per direction.
+the same steps, so one step is one shifted slice of the map for all of them: no gather, and without
+a compiler (see ray_kernels) the work is that of a few hundred additions of images per direction.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from crossview import angles
+from crossview import angles, ray_kernels
 from crossview.errors import FrameMismatchError, GridMismatchError
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
@@ -151,27 +150,22 @@ def steps_m(reach_m: float, cell_m: float) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Walk:
-    """A map cut into one image per place of its cells within a grid's cell, so shifts are slices.
+    """A map as rays see it.
 
     Args:
         grid: Where rays start.
-        division: Map cells along a side of a grid cell.
         margin: (row, col) of the grid's corner in the map.
         distances_m: Where rays look.
-        building: By (row, col) within a grid cell, (rows, cols) bool of every division-th cell.
-        above_m: The same of the buildings' height above the camera, -inf without one.
-        unknown: The same of buildings whose height is not known; None where all are.
-        uncovered: The same of what the map does not know; None where it knows all.
+        seen: Its phases, uint8, what a cell is as ray_kernels names it.
+        above_m: Its phases, float32, height of buildings above the camera; -inf where there is
+            none, or none known.
     """
 
     grid: MapGrid
-    division: int
     margin: tuple[int, int]
     distances_m: np.ndarray
-    building: dict[tuple[int, int], np.ndarray]
-    above_m: dict[tuple[int, int], np.ndarray]
-    unknown: dict[tuple[int, int], np.ndarray] | None
-    uncovered: dict[tuple[int, int], np.ndarray] | None
+    seen: np.ndarray
+    above_m: np.ndarray
 
     @classmethod
     def on(cls, map_raster: MapRaster, grid: MapGrid, *, height_m: float, reach_m: float) -> _Walk:
@@ -180,80 +174,63 @@ class _Walk:
         height = map_raster.building_height_m
         is_unknown = building & ~(height > 0)
         above_m = np.where(building & ~is_unknown, height - np.float32(height_m), _NO_SKYLINE)
-
-        def phases(image: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
-            return {
-                (row, col): np.ascontiguousarray(image[row::division, col::division])
-                for row, col in itertools.product(range(division), repeat=2)
-            }
-
-        known = map_raster.knows(BUILDING)
+        seen = np.where(map_raster.knows(BUILDING), ray_kernels.OPEN, ray_kernels.UNCOVERED)
+        seen[building] = ray_kernels.BUILDING
+        seen[is_unknown] = ray_kernels.OF_UNKNOWN_HEIGHT
+        walked_m = steps_m(reach_m, map_raster.grid.cell_m)
         return cls(
             grid,
-            division,
             margin,
-            steps_m(reach_m, map_raster.grid.cell_m),
-            phases(building),
-            phases(above_m.astype(np.float32)),
-            phases(is_unknown) if is_unknown.any() else None,
-            None if known.all() else phases(~known),
+            walked_m,
+            ray_kernels.phases(seen.astype(np.uint8), division, ray_kernels.OPEN),
+            ray_kernels.phases(above_m.astype(np.float32), division, _NO_SKYLINE),
         )
 
     @property
     def free(self) -> np.ndarray:
         """Grid cells whose centre is not in a building, (rows, cols) bool."""
-        return ~self._slice(self.building, *self._cells(0.0, 0.0))
+        rows, cols = self._cells(np.zeros(1), np.zeros(1))
+        at = ray_kernels.every(self.seen, rows.item(), cols.item(), self.grid.shape)
+        return (at == ray_kernels.OPEN) | (at == ray_kernels.UNCOVERED)
 
     def look(self, azimuth_deg: float) -> tuple[np.ndarray, np.ndarray]:
         """Range and skyline of all cells in one direction, (rows, cols) each."""
         range_m = np.full(self.grid.shape, np.inf, np.float32)
         slope = np.full(self.grid.shape, _NO_SKYLINE, np.float32)
-        height_missing = np.zeros(self.grid.shape, bool)
-        rise = np.empty_like(slope)
-        # from far to near, so that the nearest wall is written last
-        for distance_m, place in self._places(azimuth_deg):
-            building = self._slice(self.building, *place)
-            np.multiply(self._slice(self.above_m, *place), np.float32(1 / distance_m), out=rise)
-            np.maximum(slope, rise, out=slope)
-            if self.uncovered is not None:
-                np.copyto(range_m, np.float32(np.nan), where=self._slice(self.uncovered, *place))
-            np.copyto(range_m, np.float32(distance_m), where=building)
-            if self.unknown is not None:
-                np.copyto(height_missing, self._slice(self.unknown, *place), where=building)
+        is_missing = np.zeros(self.grid.shape, bool)
+        walk = ray_kernels.compiled() or ray_kernels.walk_without_compiler
+        distances_m, rows, cols = self._places(azimuth_deg)
+        walk(
+            self.seen, self.above_m,
+            distances_m.astype(np.float32), (1 / distances_m).astype(np.float32), rows, cols,
+            range_m, slope, is_missing,
+        )  # fmt: skip
         skyline_deg = np.where(np.isneginf(slope), 0.0, np.rad2deg(np.arctan(slope)))
-        skyline_deg[height_missing | np.isnan(range_m)] = np.nan
+        skyline_deg[is_missing | np.isnan(range_m)] = np.nan
         return range_m, skyline_deg
 
-    def _places(self, azimuth_deg: float) -> Iterator[tuple[float, tuple[int, int]]]:
-        """Distances and map cells that a ray looks at, far to near, each cell once.
+    def _places(self, azimuth_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Distances, rows and columns that a ray looks at, far to near, each cell once.
 
         What a look meets stands between the look before and this one.
         """
         east, north = (float(part) for part in angles.forward(azimuth_deg))
         walked = self.distances_m
-        places = [self._cells(east * d, north * d) for d in walked]
-        for i in range(len(walked) - 1, -1, -1):
-            nearer = max(i - 1, 0)
-            if i == 0 or places[nearer] != places[i]:
-                yield float(walked[nearer] + walked[i]) / 2, places[i]
+        rows, cols = self._cells(east * walked, north * walked)
+        nearer = np.maximum(np.arange(len(walked)) - 1, 0)
+        is_new = (rows != rows[nearer]) | (cols != cols[nearer])
+        is_new[0] = True
+        kept = np.flatnonzero(is_new)[::-1]
+        return (walked[nearer] + walked)[kept] / 2, rows[kept], cols[kept]
 
-    def _cells(self, east_m: float, north_m: float) -> tuple[int, int]:
+    def _cells(self, east_m: np.ndarray, north_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(row, col) in map cells of what lies so far from the first grid cell's centre."""
-        middle, fine_m = self.division / 2, self.grid.cell_m / self.division
+        division = len(self.seen)
+        middle, fine_m = division / 2, self.grid.cell_m / division
         return (
-            self.margin[0] + math.floor(middle - north_m / fine_m),
-            self.margin[1] + math.floor(middle + east_m / fine_m),
+            self.margin[0] + np.floor(middle - north_m / fine_m).astype(np.int64),
+            self.margin[1] + np.floor(middle + east_m / fine_m).astype(np.int64),
         )
-
-    def _slice(self, images: dict[tuple[int, int], np.ndarray], row: int, col: int) -> np.ndarray:
-        """What all grid cells see at the same step, (rows, cols), a view."""
-        (down, row_phase), (right, col_phase) = (
-            divmod(row, self.division),
-            divmod(col, self.division),
-        )
-        return images[row_phase, col_phase][
-            down : down + self.grid.height, right : right + self.grid.width
-        ]
 
 
 def _placed(cells: MapGrid, grid: MapGrid, reach_m: float) -> tuple[int, tuple[int, int]]:

@@ -30,7 +30,8 @@ TABLE = """
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
 2  geopackages data_tools.pmtiles
 4  data_tools.vector_tiles data_tools.overture
-2  segmenters columns column_model column_evidence column_kernels camera_noise raycast models
+2  segmenters columns column_model column_evidence column_kernels camera_noise
+2  raycast ray_kernels models
 2  birdseye_matcher ground_votes
 2  manifest_schema manifest_summary tables parquet appends gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling

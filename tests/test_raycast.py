@@ -1,5 +1,6 @@
 """Rays through a made-up map, against exact intersections of lines and polygons."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import shapely
 from pytest import approx
 from shapely import Polygon, box
 
-from crossview import angles, legends, raycast
+from crossview import angles, legends, ray_kernels, raycast
 from crossview.errors import FrameMismatchError, GridMismatchError
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
@@ -116,6 +117,24 @@ def bracket(x_m, y_m, azimuth_deg, parts):
 
 
 # -------------------------------------------------------------------- exactness
+
+
+def test_the_compiled_walk_is_that_of_numpy_to_the_bit(monkeypatch):
+    """With buildings of unknown height, and a map that ends."""
+    pytest.importorskip("numba")
+    cells = GRID.padded(REACH_M).divided(2)
+    houses = raster_of(HOUSES, cells, covered=lambda x_m, _: x_m < np.quantile(x_m, 0.8))
+    height_m = houses.building_height_m.copy()
+    height_m[np.random.default_rng(0).random(height_m.shape) < 0.3] = np.nan
+    houses = dataclasses.replace(houses, building_height_m=height_m)
+    options = {"height_m": EYE_M, "num_azimuths": 64, "reach_m": REACH_M}
+    compiled = raycast.cast(houses, GRID, **options)
+    monkeypatch.setattr(ray_kernels, "compiled", lambda: None)
+    walked = raycast.cast(houses, GRID, **options)
+    assert np.isnan(compiled.range_m).any() and np.isfinite(compiled.range_m).any()
+    assert np.isnan(compiled.skyline_deg).sum() > np.isnan(compiled.range_m).sum()
+    for name in ("range_m", "skyline_deg", "free"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(walked, name))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
