@@ -66,6 +66,27 @@ def rectified(
     return out, valid
 
 
+def sampled(
+    image: np.ndarray, col: np.ndarray, row: np.ndarray, *, valid: np.ndarray, wraps: bool = False
+) -> np.ndarray:
+    """An image at positions inside of it, bilinear as in rectified.
+
+    Args:
+        image: (rows, cols) or (rows, cols, channels), any real numbers or bool.
+        col: Column positions, corner origin, any shape.
+        row: Row positions, of the same shape.
+        valid: Which to look up, of the same shape; the others become zero.
+        wraps: Whether the last column is beside the first one.
+
+    Returns:
+        The shape of the positions, and channels; the dtype of the image (see rectified).
+    """
+    planes = _padded_planes(image, wraps=wraps)
+    values = _bilinear(planes, np.where(valid, col, 0.0), np.where(valid, row, 0.0))
+    values[~valid] = 0
+    return _as_dtype(values, image.dtype).reshape(*np.shape(valid), *image.shape[2:])
+
+
 def levelled(
     image: np.ndarray,
     camera: Camera,
