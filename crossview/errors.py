@@ -61,6 +61,10 @@ class WeightsError(CrossviewError, ValueError):
     """A weights file is corrupt, or does not fit the network."""
 
 
+class GalleryError(CrossviewError, ValueError):
+    """A gallery is damaged, unfinished, or not of the model that asks it."""
+
+
 class UnsafePickleError(WeightsError):
     """A pickle asks for something that a file of numbers never needs."""
 
