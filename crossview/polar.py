@@ -1,7 +1,9 @@
-"""Polar tiles: satellite tiles as a panorama at their centre has its columns; and back.
+"""Satellite tiles as a camera at their centre has its columns, and back: polar and ground-plane.
 
-Row 0 is the rim and the last row the centre. The centre column looks along the heading (north by
-default), azimuth grows to the right, and so a wall stands in the same columns of both.
+In a polar tile row 0 is the rim and the last row the centre. The centre column looks along the
+heading (north by default), azimuth grows to the right: a wall stands in the same columns as in a
+panorama. Its rows are even steps on the ground; those of the ground-plane transform are even steps
+of the camera's angles, and hold for what lies on the ground.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from crossview import polar_kernels, rectify
+from crossview.cameras import Camera, Equirectangular, map_from_camera
+from crossview.polar_kernels import WEIGHT_BITS
 
 CONVENTIONS = ("crossview", "safa")
 RESCALES = (None, "minmax")
 
-WEIGHT_BITS = 15
-"""Of the weights of whole bytes: four of them sum to 2^15 and fit 16 bits each."""
+MAX_SIZE_PX = 65_535
+"""Of a square tile: addresses of its pixels have 32 bits."""
 
 _NUM_TABLES = 8
 """Tables that are remembered, of about 3 MB each at 112 x 616."""
@@ -72,10 +76,10 @@ class PolarTable:
         height: Rows of the polar tile.
         width: Columns of it.
         size_px: Side of the square tile.
-        place: (taps,) int32, the pixel of the polar tile, row * width + column.
-        address: (taps,) int32, the first of its pixels, row * size_px + column; the others are
+        place: (taps,) uint32, the pixel of the polar tile, row * width + column.
+        address: (taps,) uint32, the first of its pixels, row * size_px + column; the others are
             to its right, below it, and below to the right.
-        share: (taps, 2) float64, how far it lies to the right and down, 0 to 1.
+        weights: (taps, 4) float64, of the four pixels; they sum to 1.
     """
 
     height: int
@@ -83,7 +87,7 @@ class PolarTable:
     size_px: int
     place: np.ndarray
     address: np.ndarray
-    share: np.ndarray
+    weights: np.ndarray
 
     @classmethod
     def of(
@@ -113,9 +117,9 @@ class PolarTable:
             return (np.rint(values) if image.dtype.kind in "iu" else values).astype(image.dtype)
         channels = image.shape[2]
         out = np.empty((self.height * self.width, channels), np.uint8)
-        fill = polar_kernels.compiled() or polar_kernels.fill_without_compiler
+        fill = polar_kernels.compiled(channels) or polar_kernels.fill_without_compiler
         image = np.ascontiguousarray(image).reshape(-1)
-        fill(image, self.address, self.weights, self.place, self.size_px, out)
+        fill(image, self.address, self.byte_weights, self.place, self.size_px, out)
         return out.reshape(self.height, self.width, channels)
 
     def values(self, image: np.ndarray) -> np.ndarray:
@@ -124,28 +128,21 @@ class PolarTable:
         flat = image.reshape(-1, image.shape[2])
         out = np.empty((len(self.place), image.shape[2]))
         out[self.place] = sum(
-            flat[self.address + step] * weight[:, None]
-            for step, weight in zip(self.steps, self.tap_weights.T, strict=True)
+            flat.take(at, axis=0) * weight[:, None]
+            for at, weight in zip(self.pixels.T, self.weights.T, strict=True)
         )
         return out.reshape(self.height, self.width, image.shape[2])
 
     @property
-    def steps(self) -> tuple[int, int, int, int]:
-        """From a tap's address to its four pixels."""
-        return 0, 1, self.size_px, self.size_px + 1
+    def pixels(self) -> np.ndarray:
+        """(taps, 4) int64, the four pixels of each tap."""
+        steps = 0, 1, self.size_px, self.size_px + 1
+        return self.address[:, None] + np.array(steps, dtype=np.int64)
 
     @functools.cached_property
-    def tap_weights(self) -> np.ndarray:
-        """(taps, 4) float64, of the four pixels; they sum to 1."""
-        right, down = self.share.T
-        return np.stack(
-            [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], axis=1
-        )
-
-    @functools.cached_property
-    def weights(self) -> np.ndarray:
-        """(taps, 4) uint16, the same in units of 2^-WEIGHT_BITS; they sum to 1 exactly."""
-        whole = np.rint(self.tap_weights * (1 << WEIGHT_BITS)).astype(np.int64)
+    def byte_weights(self) -> np.ndarray:
+        """(taps, 4) uint16, in units of 2^-WEIGHT_BITS; they sum to 1 exactly."""
+        whole = np.rint(self.weights * (1 << WEIGHT_BITS)).astype(np.int64)
         largest = whole.argmax(axis=1)
         whole[np.arange(len(whole)), largest] += (1 << WEIGHT_BITS) - whole.sum(axis=1)
         return whole.astype(np.uint16)
@@ -242,6 +239,94 @@ def square_tile(
     return rectify.sampled(polar, col, np.where(valid, row, 0.0), valid=valid, wraps=True), valid
 
 
+def ground_plane_tile(
+    image: np.ndarray,
+    camera: Camera,
+    size_px: int,
+    cell_m: float,
+    *,
+    height_m: float,
+    heading_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    roll_deg: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a photo or panorama shows from above, if all of it were flat ground: a north-up tile.
+
+    The camera is over the tile's middle. Whatever stands up is smeared away from it. Cells are
+    looked up bilinearly, and near the horizon many are of one pixel.
+
+    Args:
+        image: (rows, cols) or (rows, cols, channels).
+        camera: Of the image.
+        size_px: Side of the tile.
+        cell_m: Side of a cell.
+        height_m: Of the camera above the ground.
+        heading_deg: Where the camera looks.
+        pitch_deg: How far it looks up.
+        roll_deg: How far its right side is down.
+
+    Returns:
+        image: (size_px, size_px[, channels]) in its dtype, zero where nothing was seen.
+        valid: (size_px, size_px) bool, False where the camera did not look.
+    """
+    _require_above_ground(height_m, cell_m)
+    if image.shape[:2] != (camera.height_px, camera.width_px):
+        raise ValueError(
+            f"The image is {image.shape} and its camera has {camera.height_px} x "
+            f"{camera.width_px} pixels (rows x columns). Scale the camera with the image."
+        )
+    east_m = (np.arange(size_px) + 0.5 - size_px / 2) * cell_m
+    on_ground = np.stack(
+        np.broadcast_arrays(east_m, -east_m[:, None], np.float64(-height_m)), axis=-1
+    )
+    # the rotation back is the transpose, and row vectors turn by another transpose
+    col, row = camera.project(on_ground @ map_from_camera(heading_deg, pitch_deg, roll_deg))
+    valid = camera.contains(col, row)
+    wraps = isinstance(camera, Equirectangular)
+    return rectify.sampled(image, col, row, valid=valid, wraps=wraps), valid
+
+
+def ground_plane_view(
+    tile: np.ndarray,
+    cell_m: float,
+    camera: Camera,
+    *,
+    height_m: float,
+    heading_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    roll_deg: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a camera over the middle of a tile would show if the ground were flat: the inverse.
+
+    Args:
+        tile: (size, size) or (size, size, channels), north-up.
+        cell_m: Side of a cell.
+        camera: Of the view: Equirectangular for a panorama.
+        height_m: As in ground_plane_tile, like the rest.
+        heading_deg: Where the camera looks.
+        pitch_deg: How far it looks up.
+        roll_deg: How far its right side is down.
+
+    Returns:
+        image: (rows, cols[, channels]) in the tile's dtype, zero where it shows no ground.
+        valid: (rows, cols) bool, False above the horizon and beyond the tile.
+    """
+    _require_above_ground(height_m, cell_m)
+    if tile.ndim not in (2, 3) or tile.shape[0] != tile.shape[1]:
+        raise ValueError(f"A tile is square, (size, size[, channels]), got {tile.shape}.")
+    rays = camera.rays(np.arange(camera.width_px) + 0.5, np.arange(camera.height_px)[:, None] + 0.5)
+    east, north, up = np.moveaxis(rays @ map_from_camera(heading_deg, pitch_deg, roll_deg).T, -1, 0)
+    cells = height_m / cell_m / np.where(up < 0, -up, np.nan)
+    col, row = len(tile) / 2 + east * cells, len(tile) / 2 - north * cells
+    valid = (col >= 0) & (col <= len(tile)) & (row >= 0) & (row <= len(tile))
+    return rectify.sampled(tile, col, row, valid=valid), valid
+
+
+def _require_above_ground(height_m: float, cell_m: float) -> None:
+    if not (0 < height_m < math.inf and 0 < cell_m < math.inf):
+        raise ValueError(f"height_m and cell_m are positive metres, got {height_m} and {cell_m}.")
+
+
 @dataclass(frozen=True)
 class _Shape:
     """The two conventions: from positions of a polar tile, corner origin, to azimuth and radius."""
@@ -255,10 +340,10 @@ class _Shape:
     def __post_init__(self) -> None:
         if self.convention not in CONVENTIONS:
             raise ValueError(f"convention is one of {CONVENTIONS}, got {self.convention!r}.")
-        if not (self.height >= 1 and self.width >= 1 and self.size_px >= 2):
+        if not (self.height >= 1 and self.width >= 1 and 2 <= self.size_px <= MAX_SIZE_PX):
             raise ValueError(
-                "A polar tile has at least one row and column and is of a square of 2 px or more, "
-                f"got {self.height} x {self.width} of {self.size_px}."
+                "A polar tile has at least one row and column and is of a square of 2 to "
+                f"{MAX_SIZE_PX} px, got {self.height} x {self.width} of {self.size_px}."
             )
         if not math.isfinite(self.heading_deg):
             raise ValueError(f"heading_deg must be finite, got {self.heading_deg}.")
@@ -297,9 +382,12 @@ def _table(
     index = np.stack([col.ravel(), row.ravel()], axis=1) - 0.5
     first = np.floor(index).astype(np.int64).clip(0, size_px - 2)
     address = first[:, 1] * size_px + first[:, 0]
+    right, down = (index - first).clip(0.0, 1.0).T
+    weights = np.stack(
+        [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down], axis=1
+    )
     order = np.argsort(address, kind="stable")
-    share = (index - first).clip(0.0, 1.0)[order]
-    arrays = order.astype(np.int32), address[order].astype(np.int32), share
+    arrays = order.astype(np.uint32), address[order].astype(np.uint32), weights[order]
     for array in arrays:
         array.flags.writeable = False
     return PolarTable(height, width, size_px, *arrays)

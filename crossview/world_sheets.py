@@ -21,6 +21,7 @@ from crossview.grids import MapGrid
 from crossview.manifest import Manifest, Station
 from crossview.photos import Photo
 from crossview.pictures import new_figure, write_figure
+from crossview.polar import polar_tile
 from crossview.synthetic.moments import Moment, traffic
 from crossview.synthetic.palette import colored
 from crossview.synthetic.recipes import Recipe
@@ -97,32 +98,6 @@ def draw_sheet(folder: str | Path, out: Path, *, num_views: int = 4, seed: int =
     return [station.station_id for station in chosen]
 
 
-def polar(image: np.ndarray, grid: MapGrid, pose: Pose, *, width_px: int, rows: int) -> np.ndarray:
-    """A tile around a place as a panorama there has its columns: row 0 the rim, the last the place.
-
-    The nearest cell of each pixel is taken.
-
-    Args:
-        image: (rows, cols, channels) of the grid.
-        grid: The tile.
-        pose: The place, and the heading of the middle column.
-        width_px: Columns, 360 degrees.
-        rows: Rows, half the tile's side.
-    """
-    if pose.heading_deg is None:
-        raise ValueError(f"{pose} has no heading, so no column is in the middle.")
-    azimuth = np.deg2rad(pose.heading_deg) + ((np.arange(width_px) + 0.5) / width_px - 0.5) * (
-        2 * np.pi
-    )
-    radius_m = (1.0 - (np.arange(rows) + 0.5) / rows)[:, None] * grid.width * grid.cell_m / 2
-    col, row = grid.to_pixel(
-        pose.x_m + radius_m * np.sin(azimuth), pose.y_m + radius_m * np.cos(azimuth)
-    )
-    col = np.floor(col).astype(int).clip(0, grid.width - 1)
-    row = np.floor(row).astype(int).clip(0, grid.height - 1)
-    return image[row, col]
-
-
 def _draw_place(
     world: World, recipe: Recipe, station: Station, row: dict[str, Any], axes: np.ndarray
 ) -> None:
@@ -151,7 +126,7 @@ def _draw_place(
     panorama, ahead = photographed(PANORAMA), photographed(PHOTO)
     _draw_panorama(_picture(panorama), pose, axes[0, 0], station.station_id)
     tile = _picture(above)
-    turned = polar(tile, grid, pose, width_px=PANORAMA.width_px, rows=POLAR_ROWS)
+    turned = polar_tile(tile, POLAR_ROWS, PANORAMA.width_px, heading_deg=pose.heading_deg)
     _draw_polar(turned, pose, axes[1, 0], half_m)
     _draw_photo(world, _picture(ahead), pose, row["height_m"], axes[0, 1])
     _draw_tile(tile, pose, half_m, axes[1, 1])

@@ -4,11 +4,26 @@ import math
 
 import numpy as np
 import pytest
+import shapely
 from pytest import approx
 from scipy import ndimage
 
 from crossview import polar, polar_kernels
-from crossview.polar import PolarTable, byte_rescaled, polar_grid, polar_tile, square_tile
+from crossview.cameras import Equirectangular, Pinhole
+from crossview.frames import LocalFrame, Pose
+from crossview.grids import MapGrid
+from crossview.polar import (
+    PolarTable,
+    byte_rescaled,
+    ground_plane_tile,
+    ground_plane_view,
+    polar_grid,
+    polar_tile,
+    square_tile,
+)
+from crossview.synthetic.palette import CLASSES
+from crossview.synthetic.render import render_photo, render_satellite
+from crossview.synthetic.scene import Building, Scene
 
 
 def noise(size_px, channels=3, seed=0, dtype=np.uint8):
@@ -111,18 +126,18 @@ def test_bytes_are_interpolated_as_scipy_does_and_rounded(size_px):
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_the_compiled_kernel_and_numpy_agree_to_the_bit(channels, monkeypatch):
-    if polar_kernels.compiled() is None:
+    if polar_kernels.compiled(channels) is None:
         pytest.skip("numba is not installed: uv pip install -e .[fast]")
     image = noise(150, channels)
     compiled = polar_tile(image, 20, 48)
-    monkeypatch.setattr(polar_kernels, "compiled", lambda: None)
+    monkeypatch.setattr(polar_kernels, "compiled", lambda _: None)
     assert np.array_equal(polar_tile(image, 20, 48), compiled)
 
 
 def test_weights_of_bytes_sum_to_one():
     for size_px in (2, 33, 1200):
-        weights = PolarTable.of(16, 40, size_px).weights
-        assert set(weights.sum(axis=1).tolist()) == {1 << polar.WEIGHT_BITS}
+        weights = PolarTable.of(16, 40, size_px).byte_weights
+        assert set(weights.sum(axis=1).tolist()) == {1 << polar_kernels.WEIGHT_BITS}
     white = np.full((1200, 1200, 3), 255, np.uint8)
     assert (polar_tile(white, 16, 40) == 255).all()
 
@@ -169,3 +184,114 @@ def test_what_is_no_tile_is_refused_with_what_to_do():
         polar_grid(0, 16, 100)
     with pytest.raises(ValueError, match="finite"):
         polar_grid(8, 16, 100, heading_deg=math.nan)
+
+
+# ---------------------------------------------------------------- panoramas of the same place
+
+
+def tile_around(half_m, cell_m):
+    side = round(2 * half_m / cell_m)
+    return MapGrid(LocalFrame(50.0, 8.0), -half_m, half_m, cell_m, side, side)
+
+
+@pytest.mark.parametrize(("heading_deg", "col"), [(0, 270), (90, 180), (180, 90), (45, 225)])
+def test_what_is_east_is_a_quarter_right_of_north_and_as_high_as_it_is_far(heading_deg, col):
+    grid = tile_around(40.0, 0.25)
+    image = np.zeros((*grid.shape, 1))
+    row, middle = grid.cell_of(10.05, -0.05)  # 10 m to the east
+    image[row - 2 : row + 2, middle - 2 : middle + 2] = 1.0
+    rows, cols, _ = np.nonzero(polar_tile(image, 80, 360, heading_deg=heading_deg))
+    assert np.mean(cols + 0.5) == approx(col, abs=1.0)
+    assert np.mean(rows + 0.5) == approx(80 * (1 - 10 / 40), abs=1.0)
+
+
+def test_walls_stand_in_the_same_columns_of_panorama_and_polar_tile():
+    rng = np.random.default_rng(5)
+    boxes = []
+    for azimuth in np.deg2rad([10, 95, 160, 230, 300]):
+        x_m, y_m = 20 * np.sin(azimuth), 20 * np.cos(azimuth)
+        half_m = rng.uniform(2, 5, size=2)
+        boxes.append(
+            shapely.box(x_m - half_m[0], y_m - half_m[1], x_m + half_m[0], y_m + half_m[1])
+        )
+    scene = Scene(buildings=tuple(Building(box, 8.0) for box in boxes))
+    building = CLASSES.index("building")
+    seen = render_photo(scene, Pose(0, 0, 70), Equirectangular(720, 360)).classes == building
+    above = render_satellite(scene, tile_around(40.0, 0.25)).classes == building
+    turned = polar_tile(above[..., None].astype(float), 160, 720, heading_deg=70)[..., 0] > 0.5
+    assert 0.1 < seen.any(axis=0).mean() < 0.6
+    assert (seen.any(axis=0) == turned.any(axis=0)).mean() > 0.99
+
+
+# ---------------------------------------------------------------- the ground plane
+
+
+def test_ground_is_as_far_as_its_angle_below_the_horizon_says():
+    grid = tile_around(20.0, 0.1)
+    tile = np.zeros(grid.shape, np.uint8)
+    row, col = grid.cell_of(0.0, 3.0)  # 3 m to the north, a camera 3 m high: 45 degrees down
+    tile[row - 2 : row + 2, col - 2 : col + 2] = 255
+    panorama, valid = ground_plane_view(tile, 0.1, Equirectangular(720, 360), height_m=3.0)
+    rows, cols = np.nonzero(panorama > 127)
+    assert (np.mean(rows + 0.5), np.mean(cols + 0.5)) == approx((270, 360), abs=0.5)
+    assert not valid[:180].any()  # the sky
+    # 20 m to the north and south end the tile: atan(3 / 20) = 8.53 degrees
+    assert np.flatnonzero(valid[:, 360])[0] == 180 + 17
+    assert valid[198:].all()
+    # looking west with a perspective camera, it is 90 degrees to the right, which is not seen
+    photo, _ = ground_plane_view(
+        tile, 0.1, Pinhole.from_focal(200, 200, 100), height_m=3.0, heading_deg=270, pitch_deg=-45
+    )
+    assert not photo.any()
+    # looking there it is in the middle
+    photo, valid = ground_plane_view(
+        tile, 0.1, Pinhole.from_focal(200, 200, 100), height_m=3.0, pitch_deg=-45
+    )
+    rows, cols = np.nonzero(photo > 127)
+    assert (np.mean(rows + 0.5), np.mean(cols + 0.5)) == approx((100, 100), abs=0.5)
+    # a field of view of 90 degrees ends at the horizon above and straight down below
+    assert valid[-1].all()
+
+
+@pytest.mark.parametrize(
+    ("camera", "turned"),
+    [
+        (Equirectangular(1440, 720), {"heading_deg": 50.0}),
+        (Pinhole.from_focal(900, 700, 500), {"heading_deg": 50, "pitch_deg": -40, "roll_deg": 8}),
+    ],
+)
+def test_ground_comes_back_where_the_camera_saw_it(camera, turned):
+    tile = smooth(121).astype(np.float32)
+    view, seen = ground_plane_view(tile, 0.1, camera, height_m=2.5, **turned)
+    again, valid = ground_plane_tile(view, camera, 121, 0.1, height_m=2.5, **turned)
+    if isinstance(camera, Equirectangular):
+        assert valid.all()
+    else:
+        assert 0.2 < valid.mean() < 0.9
+    # what the view has around each of these cells is of the tile
+    away_m = np.hypot(*(np.indices((121, 121)) - 60)) * 0.1
+    known = valid & (away_m < 5.5)
+    assert np.abs(again - tile)[known].max() < 2.0
+    assert seen.any()
+    assert (again[~valid] == 0).all()
+
+
+def test_a_rendered_wall_has_its_foot_where_it_stands():
+    """A house beside the camera, seen from the street and laid on the ground."""
+    scene = Scene(buildings=(Building(shapely.box(4.0, -30.0, 9.0, 30.0), 5.0),))
+    camera = Equirectangular(1440, 720)
+    seen = render_photo(scene, Pose(0, 0, 120), camera, height_m=2.0)
+    is_building = (seen.classes == CLASSES.index("building")).astype(np.float32)
+    above, _ = ground_plane_tile(is_building, camera, 120, 0.1, height_m=2.0, heading_deg=120)
+    # its foot is 4 m to the east of the middle, column 100; all behind it is smeared over
+    assert (above[10:110, 102:] > 0.5).all()
+    assert (above[:, :98] < 0.5).all()
+
+
+def test_a_camera_in_the_ground_is_refused():
+    with pytest.raises(ValueError, match="positive metres, got 0 and"):
+        ground_plane_tile(np.zeros((4, 8)), Equirectangular(8, 4), 4, 0.1, height_m=0)
+    with pytest.raises(ValueError, match="Scale the camera"):
+        ground_plane_tile(np.zeros((8, 4)), Equirectangular(8, 4), 4, 0.1, height_m=1.0)
+    with pytest.raises(ValueError, match="square"):
+        ground_plane_view(np.zeros((8, 4)), 0.1, Equirectangular(8, 4), height_m=1.0)
