@@ -35,7 +35,7 @@ TABLE = """
 2  birdseye_matcher ground_votes
 2  manifest_schema manifest_summary tables parquet appends gallery pickles console
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
-1  sightlines overlaps statements polar_kernels
+1  sightlines overlaps statements polar_kernels preprocessing
 0  errors angles frames grids tiles atomic
 """
 LAYERS = {
