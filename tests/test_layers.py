@@ -33,7 +33,8 @@ TABLE = """
 2  segmenters columns column_model column_evidence column_kernels camera_noise
 2  raycast ray_kernels models
 2  birdseye_matcher ground_votes
-2  manifest_schema manifest_summary tables parquet appends gallery pickles console
+2  manifest_schema manifest_summary tables parquet appends pickles console
+2  gallery gallery_files
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps statements polar_kernels preprocessing
 0  errors angles frames grids tiles atomic
