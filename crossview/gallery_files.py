@@ -29,6 +29,7 @@ import numpy as np
 from crossview import atomic, parquet, tables
 from crossview.errors import GalleryError
 from crossview.frames import LocalFrame
+from crossview.strips import strip_order
 from crossview.tables import Column
 
 if TYPE_CHECKING:
@@ -168,17 +169,6 @@ class Index:
         values["model"] = Model(**values["model"])
         values["excluded"] = tuple(Excluded(**one) for one in values["excluded"])
         return cls(**values)
-
-
-def strip_order(positions_m: np.ndarray, strip_m: float = STRIP_M) -> np.ndarray:
-    """In which order tiles are stored, (tiles,): by strip from the south, then by x."""
-    x_m, y_m = np.asarray(positions_m, dtype=float).T
-    return np.lexsort((y_m, x_m, strips_of(y_m, strip_m)))
-
-
-def strips_of(y_m: np.ndarray, strip_m: float) -> np.ndarray:
-    """Number of the strip of each place; strip 0 begins at the frame's anchor."""
-    return np.floor(np.asarray(y_m) / strip_m).astype(np.int64)
 
 
 def require_descriptors(descriptors: np.ndarray, names: Sequence[str]) -> None:

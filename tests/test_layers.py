@@ -36,7 +36,7 @@ TABLE = """
 2  manifest_schema manifest_summary tables parquet appends pickles console
 2  gallery gallery_files
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
-1  sightlines overlaps statements polar_kernels preprocessing retrieval_evaluation
+1  sightlines overlaps statements strips similarity polar_kernels preprocessing retrieval_evaluation
 0  errors angles frames grids tiles atomic
 """
 LAYERS = {
