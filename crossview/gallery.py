@@ -104,8 +104,10 @@ class Gallery:
 
     def __post_init__(self) -> None:
         positions_m = np.array(self.positions_m, dtype=np.float64)
-        positions_m.flags.writeable = False
-        object.__setattr__(self, "positions_m", positions_m)
+        descriptors = self.descriptors.view()  # it may be gigabytes
+        for name, array in (("positions_m", positions_m), ("descriptors", descriptors)):
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
         num_tiles = len(positions_m)
         if (
             not num_tiles
@@ -312,6 +314,11 @@ class Gallery:
             MapOutsideError: No tile reaches the grid.
         """
         descriptors = self.described(query)
+        if len(descriptors) not in {1, self.num_headings}:
+            raise GalleryError(
+                f"A query has 1 descriptor or one for each of {self.num_headings} headings, got "
+                f"{len(descriptors)} descriptors."
+            )
         rows, owner = self._owners(grid.map)
         scale = self._fitted_scale()
         scores = scale * similarity.to_rows(self.descriptors, descriptors, rows).astype(np.float64)
