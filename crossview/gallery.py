@@ -183,8 +183,8 @@ class Gallery:
             GalleryError: The folder is damaged or not finished, or the encoder is another one.
         """
         folder = Path(folder)
-        index, _ = gallery_files.read_index(folder)
-        tiles = gallery_files.read_tiles(folder)
+        index, sums = gallery_files.read_index(folder)
+        tiles = gallery_files.read_tiles(folder, sums[gallery_files.TILES_FILE])
         return cls(
             frame=index.frame,
             positions_m=tiles[["x_m", "y_m"]].to_numpy(),
@@ -211,6 +211,16 @@ class Gallery:
     def num_tiles(self) -> int:
         """How many tiles have a descriptor."""
         return len(self.positions_m)
+
+    def image_path(self, row: int) -> Path:
+        """The image of a tile.
+
+        Raises:
+            GalleryError: The gallery does not say where images are.
+        """
+        if self.images is None or not self.images[row]:
+            raise GalleryError(f"The gallery {self.name!r} does not say where its images are.")
+        return Path(self.image_root) / str(self.images[row])
 
     # -------------------------------------------------------------- search
 

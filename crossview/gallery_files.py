@@ -220,13 +220,18 @@ def read_index(folder: Path) -> tuple[Index, dict[str, str]]:
         ) from error
 
 
-def read_tiles(folder: Path) -> pd.DataFrame:
+def read_tiles(folder: Path, sha256: str) -> pd.DataFrame:
     """The table of tiles.
 
     Raises:
-        GalleryError: It is not what the schema says.
+        GalleryError: It is not what was written: descriptors would be at other places.
     """
     path = folder / TILES_FILE
+    if not path.is_file() or _sha256(path) != sha256:
+        raise GalleryError(
+            f"{path} is not the file that was written: its SHA-256 differs from the one in "
+            f"{INDEX_FILE}, so descriptors may belong to other tiles. Build the gallery again."
+        )
     table, problems = parquet.read(path, COLUMNS) or tables.read(path, COLUMNS)
     if problems:
         raise GalleryError(f"{folder}: {problems[0]} Build the gallery again.")

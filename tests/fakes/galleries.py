@@ -3,10 +3,12 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
-from crossview.frames import LocalFrame
+from crossview.frames import LocalFrame, Pose
 from crossview.gallery import Gallery
 from crossview.gallery_files import Model
+from crossview.manifest import Manifest
 from crossview.preprocessing import Preprocessing
 
 FRAME = LocalFrame(52.5, 13.4)
@@ -70,3 +72,33 @@ def gallery(count=400, **options):
     """A gallery of random descriptors at random places."""
     given = {"footprint_m": 64.0, "model": MODEL, "scale": 10.0, "name": "town", **options}
     return Gallery.of(FRAME, places(count), descriptors(count), **given)
+
+
+def tile_dataset(folder, count=12, *, changes=(), **columns):
+    """A saved manifest of tiles of 8 x 8 pixels and 64 m, 50 m apart; its images are beside it.
+
+    Changes are cells of the row of one tile, by its number; columns are of all tiles.
+    """
+    images = folder.with_name("images")
+    images.mkdir(parents=True)
+    rows = []
+    for k, image in enumerate(pictures(count)):
+        Image.fromarray(image).save(images / f"{k}.png")
+        geo = FRAME.geo_pose(Pose(50.0 * (k % 4), 50.0 * (k // 4)))
+        rows.append(
+            {
+                "tile_id": f"t{k}", "region": "town", "image": f"{k}.png", "cell_m": 8.0,
+                "lat_deg": geo.lat_deg, "lon_deg": geo.lon_deg, "rotation_deg": 0.0, **columns,
+            }
+        )  # fmt: skip
+    for k, change in changes:
+        rows[k] |= change
+    regions = [
+        {"name": name, "lat_deg": FRAME.lat_deg, "lon_deg": FRAME.lon_deg}
+        for name in sorted({"town", *(row["region"] for row in rows)})
+    ]
+    made = Manifest.from_rows(
+        name="Made-up", licence="CC0", attribution="Nobody", image_root="../images",
+        regions=regions, tiles=rows,
+    )  # fmt: skip
+    return made.save(folder)
