@@ -6,15 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-
-from crossview.errors import FrameMismatchError, GalleryError, MapOutsideError
-from crossview.frames import LocalFrame
-from crossview.gallery import Disc, Gallery, owners
-from crossview.gallery_files import Model
-from crossview.grids import MapGrid, PoseGrid
-from crossview.localizer import Localizer
-from crossview.posterior import Posterior
-from tests.fakes.galleries import (
+from fakes.galleries import (
     FRAME,
     MODEL,
     PREPROCESSING,
@@ -25,6 +17,14 @@ from tests.fakes.galleries import (
     pictures,
     places,
 )
+
+from crossview.errors import FrameMismatchError, GalleryError, MapOutsideError
+from crossview.frames import LocalFrame
+from crossview.gallery import Disc, Gallery, owners
+from crossview.gallery_files import Model
+from crossview.grids import MapGrid, PoseGrid
+from crossview.localizer import Localizer
+from crossview.posterior import Posterior
 
 QUERY = descriptors(1, seed=7)[0]
 

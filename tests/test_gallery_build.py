@@ -2,6 +2,13 @@
 
 import numpy as np
 import pytest
+from fakes.galleries import (
+    FakeEncoder,
+    Query,
+    picture_descriptor,
+    pictures,
+    tile_dataset,
+)
 from PIL import Image
 
 from crossview import gallery_build
@@ -9,13 +16,6 @@ from crossview.errors import GalleryError
 from crossview.gallery import Gallery
 from crossview.gallery_build import build
 from crossview.preprocessing import Preprocessing
-from tests.fakes.galleries import (
-    FakeEncoder,
-    Query,
-    picture_descriptor,
-    pictures,
-    tile_dataset,
-)
 
 
 def test_every_tile_is_described_at_its_place(tmp_path, monkeypatch):

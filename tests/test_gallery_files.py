@@ -1,6 +1,7 @@
 """Galleries on disk: what comes back, what a killed build leaves, and what is refused."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,12 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-
-from crossview import gallery_files, parquet
-from crossview.errors import GalleryError
-from crossview.gallery import Disc, Gallery
-from crossview.gallery_files import Excluded, GalleryWriter, Index, damages
-from tests.fakes.galleries import (
+from fakes.galleries import (
     FRAME,
     MODEL,
     FakeEncoder,
@@ -24,6 +20,11 @@ from tests.fakes.galleries import (
     places,
     tile_dataset,
 )
+
+from crossview import gallery_files, parquet
+from crossview.errors import GalleryError
+from crossview.gallery import Disc, Gallery
+from crossview.gallery_files import Excluded, GalleryWriter, Index, damages
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COUNT = 50
@@ -188,7 +189,7 @@ import os, signal, sys
 from pathlib import Path
 from crossview.gallery_build import build
 from crossview.manifest import Manifest
-from tests.fakes.galleries import FakeEncoder
+from fakes.galleries import FakeEncoder
 import crossview.gallery_build as gallery_build
 
 gallery_build.BATCH_TILES = 2
@@ -212,7 +213,8 @@ def test_a_killed_build_computes_only_its_last_block_again(tmp_path):
     def run(kill_at):
         done = subprocess.run(
             [sys.executable, "-c", KILLED, str(tmp_path), str(kill_at)],
-            cwd=REPOSITORY, capture_output=True, text=True, check=False,
+            cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'tests'}"},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done.returncode, [int(word) for word in done.stdout.split()]
 

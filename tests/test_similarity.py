@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from fakes.galleries import descriptors
 
 from crossview import similarity
-from tests.fakes.galleries import descriptors
 
 
 def full_sort(rows, query, k):
