@@ -13,6 +13,7 @@ al., 2021, decoupled as by Yeh et al., 2022; overlaps and offsets, Zhu et al., "
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -23,6 +24,10 @@ GAMMA = 10.0
 
 TEMPERATURE = 0.07
 """Where a learnable temperature starts (CLIP)."""
+
+IOU_DIVISOR = 10.0
+OFFSET_DIVISOR = 100.0
+"""What VIGOR divides its two terms by before adding them to the triplets."""
 
 FORMS = ("metres", "squared")
 MASKS = ("outside", "inside")
@@ -245,24 +250,54 @@ def info_nce(
 
     def of_rows(logits: Any, is_negative: Any, weights: Any) -> Any:
         partners = ops.eye(ops.shape(logits)[0], dtype=logits.dtype)
-        is_negative = ops.cast(is_negative, logits.dtype)
-        share = is_negative * ops.cast(weights, logits.dtype)
+        share = ops.cast(is_negative, logits.dtype) * ops.cast(weights, logits.dtype)
+        is_offered = ops.cast(share > 0, logits.dtype)
+        num_offered = ops.sum(is_offered, axis=1, keepdims=True)
+        target = (1.0 - smoothing) * partners
+        target += smoothing * (partners + is_offered) / (1.0 + num_offered)
         if not decoupled:
             share += partners
-        is_seen = share > 0
-        log_share = ops.log(ops.where(is_seen, share, 1.0))
-        log_sum = ops.logsumexp(ops.where(is_seen, logits + log_share, _EXCLUDED), axis=1)
-        allowed = partners + is_negative
-        target = (1.0 - smoothing) * partners
-        target += smoothing * allowed / ops.sum(allowed, axis=1, keepdims=True)
-        is_query = ops.cast(ops.any(is_negative * weights > 0, axis=1), logits.dtype)
-        nats = is_query * (log_sum - ops.sum(target * logits, axis=1))
-        return ops.sum(nats) / ops.maximum(ops.sum(is_query), 1.0)
+        log_share = ops.where(share > 0, ops.log(ops.where(share > 0, share, 1.0)), _EXCLUDED)
+        nats = ops.logsumexp(logits + log_share, axis=1) - ops.sum(target * logits, axis=1)
+        is_query = num_offered[:, 0] > 0
+        num_queries = ops.sum(ops.cast(is_query, logits.dtype))
+        return ops.sum(ops.where(is_query, nats, 0.0)) / ops.maximum(num_queries, 1.0)
 
     of_ground = of_rows(
         ops.transpose(logits), ops.transpose(candidates.of_ground), ops.transpose(weights)
     )
     return 0.5 * (of_ground + of_rows(logits, candidates.of_overhead, weights))
+
+
+def iou_loss(ground: Any, positive: Any, semi_positive: Any, iou_ratio: Any) -> Any:
+    """How far similarities of two overhead images are from the ratio of their overlaps (VIGOR).
+
+    The mean of (<semi, g> / <positive, g> - ratio)^2 / 10: for networks that are trained already,
+    since the quotient means nothing while the similarity to the positive may be 0.
+
+    Args:
+        ground: (pairs, D) L2-normalised descriptors.
+        positive: (pairs, D) of the overhead images that hold the camera near their centres.
+        semi_positive: (pairs, D) of overhead images that hold it farther out.
+        iou_ratio: (pairs,) square_iou of the semi-positive over that of the positive, each
+            between an overhead image and one centred at the camera.
+    """
+    ground = _at_least_float32(ground)
+    to_positive = ops.sum(_at_least_float32(positive) * ground, axis=-1)
+    to_semi_positive = ops.sum(_at_least_float32(semi_positive) * ground, axis=-1)
+    excess = to_semi_positive / to_positive - ops.cast(iou_ratio, ground.dtype)
+    return ops.mean(ops.square(excess)) / IOU_DIVISOR
+
+
+def offset_loss(offset: Any, true_offset: Any) -> Any:
+    """The mean squared length of errors of the camera's place in the overhead image (VIGOR), / 100.
+
+    Args:
+        offset: (pairs, 2) in halves of the overhead image's side.
+        true_offset: The same.
+    """
+    error = _at_least_float32(offset) - _at_least_float32(true_offset)
+    return ops.mean(ops.sum(ops.square(error), axis=-1)) / OFFSET_DIVISOR
 
 
 class ContrastiveLoss(keras.layers.Layer):
@@ -478,15 +513,14 @@ class InfoNCELoss(ContrastiveLoss):
             raise ValueError(f"smoothing must be in [0, 1), got {smoothing}.")
         self.temperature, self.learn_temperature = temperature, learn_temperature
         self.smoothing, self.decoupled = smoothing, decoupled
-
-    def build(self, *shapes: Any) -> None:  # noqa: ARG002
-        """Makes the logarithm of the scale, (), float32."""
+        # here and not in build: an optimizer may be built before the loss is first called
         self.log_scale = self.add_weight(
             name="log_scale",
             shape=(),
-            initializer=keras.initializers.Constant(-float(ops.log(self.temperature))),
-            trainable=self.learn_temperature,
+            initializer=keras.initializers.Constant(-math.log(temperature)),
+            trainable=learn_temperature,
         )
+        self.built = True
 
     def loss(self, similarity: Any, candidates: Negatives, weights: Any) -> Any:
         """InfoNCE at the present temperature."""
@@ -522,8 +556,8 @@ def contrastive_loss(name: str, **options: Any) -> ContrastiveLoss:
 
 def _hardest_of_rows(is_negative: Any, distances: Any, num_hardest: int) -> Any:
     nearness = ops.where(is_negative > 0, -distances, _EXCLUDED)
-    num_cols = nearness.shape[1]
-    num = num_hardest if num_cols is None else min(num_hardest, num_cols)
+    num_cols = ops.shape(nearness)[1]  # a tensor where TensorFlow's graph leaves it open
+    num = (min if isinstance(num_cols, int) else ops.minimum)(num_hardest, num_cols)
     least = ops.top_k(nearness, num)[0][:, -1:]
     return is_negative * ops.cast(nearness >= least, is_negative.dtype)
 
