@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from crossview import angles, gallery_files, similarity, strips
+from crossview import angles, exact_search, gallery_files
 from crossview.errors import FrameMismatchError, GalleryError, MapOutsideError
+from crossview.exact_search import Ranking
 from crossview.frames import LocalFrame
 from crossview.gallery_files import STRIP_M, Excluded, Model
 from crossview.grids import Bounds, MapGrid, PoseGrid
 from crossview.posterior import Posterior
-from crossview.similarity import Ranking
-from crossview.strips import Disc, Prior, Strips
+from crossview.strips import Disc, Prior, Strips, probability_at, strip_order
 
 __all__ = ["Disc", "Encoder", "Gallery", "Prior", "Ranking"]
 
@@ -128,7 +128,7 @@ class Gallery:
         if self.scale is not None and not 0 < self.scale < math.inf:
             raise GalleryError(f"scale must be positive or None, got {self.scale}.")
         PoseGrid(MapGrid(self.frame, 0.0, 0.0, 1.0, 1, 1), self.num_headings)  # refuses 5 headings
-        self._strips  # noqa: B018  # refuses places that are not in strips
+        self.strips  # noqa: B018  # refuses places that are not in strips
         if self.encoder is not None:
             self.model.require(Model.of(self.encoder))
 
@@ -159,7 +159,7 @@ class Gallery:
                 "names: each tile has one of each."
             )
         gallery_files.require_descriptors(descriptors, [f"tile {name!r}" for name in tile_ids])
-        order = strips.strip_order(positions_m, strip_m)
+        order = strip_order(positions_m, strip_m)
         return cls(
             frame,
             positions_m[order],
@@ -243,22 +243,26 @@ class Gallery:
         """
         descriptors = self.described(query)
         if prior is None:
-            compared = similarity.to_all(self.descriptors, descriptors).max(axis=1)
-            best = similarity.best(compared, k)
-            return Ranking(best, compared[best])
+            similarity = self.similarity(descriptors)
+            best = exact_search.best(similarity, k)
+            return Ranking(best, similarity[best])
         rows = self.rows_inside(prior)
-        compared = similarity.to_rows(self.descriptors, descriptors, rows).max(axis=1)
-        score = compared
+        similarity = exact_search.to_rows(self.descriptors, descriptors, rows).max(axis=1)
+        score = similarity
         if isinstance(prior, Posterior):
-            probability = strips.probability_at(prior, self.positions_m[rows])
-            score = self._fitted_scale() * compared + np.log(probability)
-        best = similarity.best(score, k)
-        return Ranking(rows[best], compared[best])
+            probability = probability_at(prior, self.positions_m[rows])
+            score = self._fitted_scale() * similarity + np.log(probability)
+        best = exact_search.best(score, k)
+        return Ranking(rows[best], similarity[best])
 
     def search_many(self, descriptors: np.ndarray, k: int) -> Ranking:
         """As search without a prior, for many descriptors at once: (queries, D) to (queries, k)."""
         queries = _checked(descriptors, self.descriptors.shape[1])
-        return similarity.search(self.descriptors, queries, k)
+        return exact_search.search(self.descriptors, queries, k)
+
+    def similarity(self, query: Any) -> np.ndarray:
+        """Of a query to every tile, (N,) float32; of several descriptors the best counts."""
+        return exact_search.to_all(self.descriptors, self.described(query)).max(axis=1)
 
     def rows_inside(self, prior: Prior) -> np.ndarray:
         """Tiles whose middle a prior holds: rows in ascending order, (n,) int64.
@@ -269,9 +273,9 @@ class Gallery:
         """
         if isinstance(prior, Posterior):
             self._require_frame(prior.grid.map)
-        rows = self._strips.rows_inside(prior)
+        rows = self.strips.rows_inside(prior)
         if rows.size == 0:
-            raise self._outside(self._strips.distance_m(prior))
+            raise self._outside(self.strips.distance_m(prior))
         return rows
 
     # ---------------------------------------------------------- likelihood
@@ -331,7 +335,9 @@ class Gallery:
             )
         rows, owner = self._owners(grid.map)
         scale = self._fitted_scale()
-        scores = scale * similarity.to_rows(self.descriptors, descriptors, rows).astype(np.float64)
+        scores = scale * exact_search.to_rows(self.descriptors, descriptors, rows).astype(
+            np.float64
+        )
         scores -= _log_mean_exp(scale * (self._reference @ descriptors.T).astype(np.float64))
         return self._spread(scores, owner, grid)
 
@@ -365,7 +371,8 @@ class Gallery:
         return self.scale
 
     @functools.cached_property
-    def _strips(self) -> Strips:
+    def strips(self) -> Strips:
+        """Which tiles are where."""
         return Strips(self.positions_m, self.strip_m)
 
     def _require_frame(self, cells: MapGrid) -> None:
@@ -399,13 +406,13 @@ class Gallery:
         self._require_frame(cells)
         parts = math.ceil(_CELLS_PER_FOOTPRINT * cells.cell_m / self.footprint_m)
         half_m, box = self.footprint_m / 2, cells.bounds
-        rows = self._strips.rows_in_box(
+        rows = self.strips.rows_in_box(
             Bounds(
                 box.west_m - half_m, box.south_m - half_m, box.east_m + half_m, box.north_m + half_m
             )
         )
         if rows.size == 0:
-            raise self._outside(self._strips.distance_to_box_m(box))
+            raise self._outside(self.strips.distance_to_box_m(box))
         return rows, owners(self.positions_m[rows], self.footprint_m, cells.divided(max(parts, 1)))
 
     def _spread(self, scores: np.ndarray, owner: np.ndarray, grid: PoseGrid) -> np.ndarray:

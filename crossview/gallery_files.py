@@ -34,6 +34,7 @@ from crossview.tables import Column
 
 if TYPE_CHECKING:
     import pandas as pd
+    import shapely
 
 FORMAT_VERSION = 1
 
@@ -268,6 +269,25 @@ def write_index(folder: Path, index: Index, sums: Mapping[str, str]) -> None:
     with atomic.replacing(folder / INDEX_FILE) as temporary:
         text = json.dumps({**index.to_json(), "sha256": dict(sums)}, indent=2, ensure_ascii=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_area(path: Path, frame: LocalFrame) -> shapely.Polygon | shapely.MultiPolygon:
+    """The area of all polygons of a GeoJSON or any other vector file, in a frame's metres.
+
+    Raises:
+        GalleryError: It cannot be read, or holds no polygon.
+    """
+    import geopandas
+    from pyogrio.errors import DataSourceError
+
+    try:
+        rows = geopandas.read_file(path)
+        area = rows.to_crs(frame.crs).union_all()
+    except (DataSourceError, ValueError) as error:
+        raise GalleryError(f"{path} is no file of polygons ({error}).") from error
+    if area.is_empty or area.geom_type not in {"Polygon", "MultiPolygon"}:
+        raise GalleryError(f"{path} holds {area.geom_type or 'nothing'}; expected polygons.")
+    return area
 
 
 # ------------------------------------------------------------------ writing

@@ -16,7 +16,7 @@ PACKAGES = ("crossview", "data_tools")
 # Names below crossview, and data_tools in full; a package stands for all of its modules.
 TABLE = """
 5  cli plots map_style export demo answers pictures reports data_tools.cli
-5  column_plots drive_plots calibration_plots drawing world_sheets
+5  gallery_plots column_plots drive_plots calibration_plots drawing world_sheets
 4  localizer tracking training synthetic observations semantic_fit offsets
 4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration
@@ -36,7 +36,7 @@ TABLE = """
 2  manifest_schema manifest_summary tables parquet appends pickles console
 2  gallery gallery_files gallery_build
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
-1  sightlines overlaps statements strips similarity polar_kernels preprocessing retrieval_evaluation
+1  sightlines overlaps statements strips exact_search polar_kernels preprocessing retrieval_evaluation
 0  errors angles frames grids tiles atomic
 """
 LAYERS = {

@@ -12,6 +12,10 @@ COMMANDS = {
     "demo": ("crossview.cli.demo", "Localize a photo of a made-up town; needs no data."),
     "evaluate": ("crossview.cli.evaluate", "Measure a matcher on a dataset with known poses."),
     "fit": ("crossview.cli.fit", "Fit a matcher on a dataset with known poses."),
+    "gallery": (
+        "crossview.cli.gallery",
+        "Describe satellite tiles once, find the ones that a photo looks like.",
+    ),
     "localize": ("crossview.cli.localize", "Where was this photo taken?"),
     "report": ("crossview.cli.report", "A folder of successes and failures on a dataset."),
     "show": ("crossview.cli.show", "Pictures of how a matcher sees one place of a dataset."),
