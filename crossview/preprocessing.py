@@ -133,20 +133,7 @@ class Preprocessing:
         Returns:
             (rows, cols, 3) uint8 RGB at overhead_px.
         """
-        _check_rgb(image)
-        size_px = image.shape[0]
-        if image.shape[1] != size_px:
-            raise ValueError(
-                f"A tile is square and north-up; got {image.shape[0]} x {image.shape[1]} pixels. "
-                "Cut a square around its middle."
-            )
-        rows, cols = self.overhead_px
-        if self.polar is None:
-            return _resized(image, rows, cols)
-        if self.polar == "crossview" and size_px > 2 * rows:
-            # a polar tile looks at points, here as far apart as pixels; published ones skip pixels
-            image = _resized(image, 2 * rows, 2 * rows)
-        return polar_tile(image, rows, cols, convention=self.polar)
+        return overhead_image(image, *self.overhead_px, polar=self.polar)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -183,6 +170,43 @@ class Preprocessing:
         )
         seen, valid = rectified(shrunk, camera, sphere, target_from_source)
         return np.where(valid[..., None], seen, _UNSEEN)
+
+
+def overhead_image(
+    image: np.ndarray,
+    rows: int,
+    cols: int,
+    *,
+    polar: str | None = "crossview",
+    heading_deg: float = 0.0,
+    rescale: str | None = None,
+) -> np.ndarray:
+    """A square, north-up tile as networks take it: what Preprocessing.overhead does.
+
+    Args:
+        image: (side, side, 3) uint8 RGB of any side.
+        rows: Of the answer.
+        cols: Of the answer.
+        polar: Convention of the polar transform; None resizes.
+        heading_deg: Azimuth of the centre column of a polar tile.
+        rescale: See polar.polar_tile.
+
+    Returns:
+        (rows, cols, 3) uint8 RGB.
+    """
+    _check_rgb(image)
+    size_px = image.shape[0]
+    if image.shape[1] != size_px:
+        raise ValueError(
+            f"A tile is square and north-up; got {image.shape[0]} x {image.shape[1]} pixels. "
+            "Cut a square around its middle."
+        )
+    if polar is None:
+        return _resized(image, rows, cols)
+    if polar == "crossview" and size_px > 2 * rows:
+        # a polar tile looks at points, here as far apart as pixels; published ones skip pixels
+        image = _resized(image, 2 * rows, 2 * rows)
+    return polar_tile(image, rows, cols, heading_deg=heading_deg, convention=polar, rescale=rescale)
 
 
 def _check_rgb(image: np.ndarray) -> None:
