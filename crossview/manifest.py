@@ -327,6 +327,15 @@ class Manifest:
             ),
         )
 
+    def view(self, view_id: str) -> Photo | Panorama:
+        """One view, whichever of the two it is."""
+        is_panorama = self.row("views", view_id)["kind"] == "panorama"
+        return self.panorama(view_id) if is_panorama else self.photo(view_id)
+
+    def tile_pixels(self, tile_id: str) -> np.ndarray:
+        """The image of a tile, (rows, cols, 3) uint8 RGB; see its row for where it lies."""
+        return self._pixels(self.row("tiles", tile_id))
+
     def stations(
         self,
         *,
