@@ -22,6 +22,7 @@ COMMANDS = {
         "data_tools.cli.satellite",
         "Fetch satellite imagery: mosaics, crops, manifests.",
     ),
+    "polar": ("data_tools.cli.polar", "Make polar tiles of a manifest's tiles or a folder's."),
     "osm": ("data_tools.cli.osm", "Make a map of OpenStreetMap or Overture data."),
 }
 """Where each command lives and what it does."""
