@@ -184,7 +184,9 @@ def _variables(trainer: PairTrainer) -> list[keras.Variable]:
 def _save(
     trainer: PairTrainer, folder: Path, about: Mapping[str, Any], records: list[Record]
 ) -> None:
-    arrays = {f"v{i:05d}": numbers(variable) for i, variable in enumerate(_variables(trainer))}
+    arrays: dict[str, Any] = {
+        f"v{i:05d}": numbers(variable) for i, variable in enumerate(_variables(trainer))
+    }
     said = json.dumps({"about": about, "records": records})
     with atomic.replacing(folder / STATE_FILE) as temporary:
         np.savez(temporary, said=np.array(said), **arrays)

@@ -32,12 +32,18 @@ COMMANDS = {
     ("demo",),
     ("evaluate",),
     ("evaluate", "pose"),
+    ("evaluate", "retrieval"),
     ("fit",),
     ("fit", "semantic"),
+    ("gallery",),
+    ("gallery", "build"),
+    ("gallery", "search"),
     ("localize",),
     ("report",),
     ("show",),
     ("synthesize",),
+    ("train",),
+    ("train", "retrieval"),
 }
 
 

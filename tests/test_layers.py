@@ -17,6 +17,7 @@ PACKAGES = ("crossview", "data_tools")
 TABLE = """
 5  cli plots map_style export demo answers pictures reports data_tools.cli
 5  gallery_plots column_plots drive_plots calibration_plots drawing world_sheets
+4  retrieval retrieval_training
 4  localizer tracking training synthetic observations semantic_fit offsets
 4  pose_queries pose_trials drive_evaluation pose_evaluation
 4  column_tables column_trials column_calibration
@@ -25,6 +26,7 @@ TABLE = """
 4  data_tools.gpx_tracks data_tools.photo_services data_tools.ground_images
 4  data_tools.downloads data_tools.areas data_tools.points data_tools.stac data_tools.tile_plans
 4  data_tools.imagery data_tools.mosaics data_tools.crops data_tools.galleries
+2  pairs
 3  nn datasets data_tools.fetch data_tools.providers data_tools.capabilities
 2  data_tools.tile_store
 2  photos exif rasters osm legends tags features footprints vectors semantic manifest
@@ -229,6 +231,7 @@ def test_only_networks_import_a_network_framework():
         "crossview.nn",
         "crossview.datasets",
         "crossview.training",
+        "crossview.retrieval_training",
         "crossview.synthetic.on_the_fly",  # a dataset that is rendered
     )
     assert violations(frameworks, set(MODULES) - set(networks)) == {}

@@ -23,6 +23,7 @@ COMMANDS = {
         "crossview.cli.synthesize",
         "A dataset of a made-up town or a real map, from the street and from above.",
     ),
+    "train": ("crossview.cli.train", "Train a network on a prepared dataset."),
 }
 """Where each command lives and what it does: `crossview --help` imports none of them."""
 

@@ -148,3 +148,89 @@ def offset(dataset: options.Dataset) -> None:
         "ground": vars(offsets.ground_offset(found)),
     }
     click.echo(json.dumps(report, indent=2))
+
+
+@command.command()
+@options.dataset
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of an encoder, as `crossview train retrieval` writes.",
+)
+@click.option(
+    "--untrained", metavar="NAME", help="In place of --model: an architecture as it begins."
+)
+@click.option("--pixels", is_flag=True, help="In place of --model: the correlation of grey levels.")
+@click.option("--split", help="Only views of this split.")
+@click.option(
+    "--heading-spread-deg",
+    type=click.FloatRange(0, 180),
+    default=5.0,
+    show_default=True,
+    help="Headings are known up to this, both ways; 180 is unknown.",
+)
+@click.option(
+    "--fov-deg",
+    type=click.FloatRange(0, 360, min_open=True),
+    default=360.0,
+    show_default=True,
+    help="Azimuth that is seen of a panorama.",
+)
+@click.option(
+    "--prior-radius-m",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Of the prior of local recalls.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of headings and views.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write here."
+)
+def retrieval(
+    dataset: Path,
+    model: Path | None,
+    untrained: str | None,
+    pixels: bool,
+    split: str | None,
+    heading_spread_deg: float,
+    fov_deg: float,
+    prior_radius_m: float,
+    seed: int,
+    json_path: Path | None,
+) -> None:
+    """Look for every view of DATASET among its tiles, and print recalls.
+
+    Shares are fractions, ties never help. recall_K: the view's own tile is among the first K;
+    any_within_5m_1: the first tile's centre is within 5 m; local_recall_K: among the tiles within
+    --prior-radius-m only.
+    """
+    from crossview.manifest import Manifest
+    from crossview.retrieval import Describer, Exam, PixelCorrelation, Seeing
+
+    if sum((model is not None, untrained is not None, pixels)) != 1:
+        raise click.UsageError("Give one of --model, --untrained and --pixels.")
+    describer: Describer
+    if pixels:
+        from crossview.preprocessing import Preprocessing
+
+        describer = PixelCorrelation(Preprocessing((64, 256), (64, 256)))
+    elif model is not None:
+        from crossview.nn.encoders import load_encoder
+
+        describer = load_encoder(model)
+    else:
+        from crossview.retrieval_training import new_encoder
+
+        describer = new_encoder(str(untrained), seed=seed)
+    exam = Exam.of(Manifest.load(dataset), split=split)
+    found = exam.result(
+        exam.query_descriptors(describer, Seeing(heading_spread_deg, fov_deg, seed)),
+        exam.tile_descriptors(describer),
+        prior_radius_m=prior_radius_m,
+    )
+    text = json.dumps(found, indent=2)
+    if json_path is not None:
+        with atomic.replacing(json_path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    click.echo(text)

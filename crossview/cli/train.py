@@ -1,0 +1,168 @@
+"""`crossview train`: networks, from prepared datasets."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crossview import console
+from crossview.cli import options
+
+SAMPLERS = ("random", "neighbours", "similar")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@click.group()
+def command() -> None:
+    """Train a network on a prepared dataset."""
+
+
+@command.command()
+@options.dataset
+@options.out
+@click.option("--model", default="tiny", show_default=True, help="Architecture of the encoder.")
+@click.option(
+    "--loss",
+    type=click.Choice(("triplet", "neighbour", "infonce")),
+    default="infonce",
+    show_default=True,
+    help="Soft-margin triplets of all pairs or of neighbours, or InfoNCE.",
+)
+@click.option("--within-m", type=float, help="Only negatives at most so far away.")
+@click.option("--beyond-m", type=float, help="Only negatives at least so far away.")
+@click.option("--sigma-m", type=float, help="Negatives weigh less the nearer they are.")
+@click.option(
+    "--form",
+    type=click.Choice(("metres", "squared")),
+    help="Of the Gaussian of --sigma-m: metres, or squared as the first paper has it.",
+)
+@click.option("--smoothing", type=click.FloatRange(0, 1), help="Of the targets of infonce.")
+@click.option(
+    "--sampler",
+    type=click.Choice(SAMPLERS),
+    default="random",
+    show_default=True,
+    help="What shares a batch: anything, neighbours, or what the network takes for alike.",
+)
+@click.option(
+    "--radius-m", type=float, default=100.0, show_default=True, help="Of --sampler neighbours."
+)
+@click.option(
+    "--refresh-every",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Epochs between two looks at what is alike; neighbours until the first.",
+)
+@click.option("--split", help="Only pairs of this split, such as train.")
+@click.option(
+    "--validate",
+    "validation",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Another dataset for validation; by default the split val of DATASET, if it has one.",
+)
+@click.option("--validate-every", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many no better ones.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=2), default=64, show_default=True)
+@click.option(
+    "--chunks",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Compute a batch in so many parts, which needs less memory; same gradient.",
+)
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batches whose gradients are averaged for one step.",
+)
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True)
+@click.option("--weight-decay", type=float, default=0.03, show_default=True)
+@click.option(
+    "--heading-spread-deg",
+    type=click.FloatRange(0, 180),
+    default=5.0,
+    show_default=True,
+    help="Headings are known up to this, both ways; 180 is unknown.",
+)
+@click.option(
+    "--fov-deg",
+    type=(float, float),
+    default=(360.0, 360.0),
+    show_default=True,
+    help="Least and largest azimuth that is seen of a panorama.",
+)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+def retrieval(
+    dataset: Path,
+    out: Path,
+    model: str,
+    loss: str,
+    sampler: str,
+    radius_m: float,
+    refresh_every: int,
+    split: str | None,
+    validation: Path | None,
+    validate_every: int,
+    patience: int | None,
+    epochs: int,
+    batch_size: int,
+    chunks: int,
+    accumulate: int,
+    learning_rate: float,
+    weight_decay: float,
+    heading_spread_deg: float,
+    fov_deg: tuple[float, float],
+    precision: str,
+    seed: int,
+    workers: int,
+    **loss_options: Any,
+) -> None:
+    r"""Train an encoder of ground and overhead images on the pairs of DATASET.
+
+    OUT/best is the encoder, for `crossview evaluate retrieval` and `crossview gallery build`;
+    OUT/log.csv and OUT/tensorboard say how it went. Run the same command again to go on with what
+    was interrupted, exactly.
+
+    \b
+    crossview synthesize --town 1-20 --pattern mixed --views 1000 --out towns
+    crossview train retrieval towns --out model --epochs 20
+    """
+    from crossview.manifest import Manifest
+    from crossview.nn.losses import contrastive_loss
+    from crossview.pairs import Augmentation
+    from crossview.retrieval_training import Sampling, new_encoder, train_on
+    from crossview.training import Options
+
+    console.words_to_stderr(logging.INFO)
+    given = {name: value for name, value in loss_options.items() if value is not None}
+    train_on(
+        Manifest.load(dataset),
+        new_encoder(model, seed=seed, precision=precision),
+        contrastive_loss(loss, **given),
+        out,
+        options=Options(
+            epochs=epochs,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            num_chunks=chunks,
+            accumulate=accumulate,
+            validate_every=validate_every,
+            patience=patience,
+        ),
+        sampling=Sampling(sampler, batch_size, radius_m, refresh_every),
+        augmentation=Augmentation(heading_spread_deg, fov_deg),
+        validation=None if validation is None else Manifest.load(validation),
+        split=split,
+        seed=seed,
+        workers=workers,
+        precision=precision,
+    )

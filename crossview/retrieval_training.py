@@ -1,0 +1,197 @@
+"""Training of an encoder on a dataset: which pairs share a batch, and how good it has become."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from crossview import atomic
+from crossview.datasets import Batches, ManifestPairs
+from crossview.manifest import Manifest
+from crossview.nn.encoders import SiameseEncoder, encoder
+from crossview.pairs import Augmentation, PairTable
+from crossview.retrieval import BATCH_SIZE, Exam, Seeing
+from crossview.sampling import NeighbourBatches, RandomBatches
+from crossview.training import Options, Record, train
+
+ALIKE_FILE = "alike.npz"
+VAL = "val"
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What shares a batch.
+
+    Args:
+        kind: "random", "neighbours" on the ground, or "similar": neighbours first, later what the
+            network takes for alike.
+        batch_size: Pairs.
+        radius_m: Of neighbours.
+        refresh_every: Epochs between two looks at what is alike.
+    """
+
+    kind: str = "random"
+    batch_size: int = 64
+    radius_m: float = 100.0
+    refresh_every: int = 4
+
+    def batches(self, table: PairTable, seed: int) -> RandomBatches | NeighbourBatches:
+        """The sampler before anything is known of what is alike."""
+        tiles = np.unique(table.tile_ids, return_inverse=True)[1][:, None]
+        if self.kind == "random":
+            return RandomBatches(len(table), self.batch_size, seed=seed, excluding=tiles)
+        return NeighbourBatches(
+            table.position_m,
+            self.batch_size,
+            radius_m=self.radius_m,
+            seed=seed,
+            excluding=tiles,
+        )
+
+
+def new_encoder(architecture: str, *, seed: int, precision: str = PRECISIONS[0]) -> SiameseEncoder:
+    """An encoder as it begins.
+
+    Args:
+        architecture: As nn.encoders.encoder takes it.
+        seed: Of its weights, and of all that networks draw from now on.
+        precision: Policy in which networks compute from now on, one of PRECISIONS.
+    """
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
+    return encoder(architecture)
+
+
+def train_on(
+    manifest: Manifest,
+    encoder: SiameseEncoder,
+    contrast: keras.layers.Layer,
+    folder: str | Path,
+    *,
+    options: Options,
+    sampling: Sampling,
+    augmentation: Augmentation,
+    validation: Manifest | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    workers: int = 2,
+    precision: str = PRECISIONS[0],
+) -> list[Record]:
+    """Train on the pairs of a dataset; see training.train for what is written and resumed.
+
+    Args:
+        manifest: The dataset.
+        encoder: What is trained, in place.
+        contrast: The loss.
+        folder: Of the training.
+        options: How long and how fast.
+        sampling: What shares a batch. Batches that are not full are left out of an epoch.
+        augmentation: How pairs are varied. Its heading error is also that of validation.
+        validation: A dataset to validate on; by default the split val, if there is one.
+        split: Only pairs of this split.
+        seed: Of batches and augmentation.
+        workers: Threads that read ahead.
+        precision: The policy that the encoder was made with, for the record.
+    """
+    table = PairTable.of(manifest, split=split)
+    sampler = sampling.batches(table, seed)
+    pairs = ManifestPairs(
+        manifest,
+        encoder.preprocessing,
+        _Full(sampler),
+        table=table,
+        augmentation=augmentation,
+        seed=seed,
+        workers=workers,
+    )
+    exam = None
+    if validation is not None:
+        exam = Exam.of(validation)
+    elif split != VAL and (manifest.views["split"] == VAL).any():
+        exam = Exam.of(manifest, split=VAL)
+    seeing = Seeing(augmentation.heading_spread_deg, min(augmentation.fov_deg), seed)
+
+    def validate(trained: SiameseEncoder) -> Record:
+        assert exam is not None  # noqa: S101 (for mypy)
+        found = exam.result(exam.query_descriptors(trained, seeing), exam.tile_descriptors(trained))
+        return {f"val_{name}": found[name] for name in ("recall_1", "recall_5", "recall_10")}
+
+    description = {
+        "data": manifest.name,
+        "num_pairs": len(table),
+        "augmentation": asdict(augmentation),
+        "sampling": asdict(sampling),
+        "seed": seed,
+        "precision": precision,
+    }
+    return train(
+        encoder,
+        pairs,
+        contrast,
+        folder,
+        options=options,
+        validate=None if exam is None else validate,
+        before_epoch=_refresher(pairs, sampler, sampling, Path(folder))
+        if isinstance(sampler, NeighbourBatches) and sampling.kind == "similar"
+        else None,
+        description=description,
+    )
+
+
+@dataclass(frozen=True)
+class _Full:
+    """Only batches of full size: chunks divide them, and networks see one size."""
+
+    sampler: RandomBatches | NeighbourBatches
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        batches = self.sampler.epoch(number)
+        return [batch for batch in batches if len(batch) == self.sampler.batch_size]
+
+
+def _refresher(
+    pairs: ManifestPairs, sampler: NeighbourBatches, sampling: Sampling, folder: Path
+) -> Callable[[int, SiameseEncoder], None]:
+    """What looks at what is alike, every few epochs; what it saw is kept for a resumed training."""
+
+    def before_epoch(epoch: int, encoder: SiameseEncoder) -> None:
+        last = epoch // sampling.refresh_every * sampling.refresh_every
+        if last == 0:
+            return
+        path = folder / ALIKE_FILE
+        alike = _alike(path, last)
+        if alike is None:
+            alike = np.asarray(sampler.with_similar(*_descriptors(pairs, encoder)).alike)
+            with atomic.replacing(path) as temporary:
+                np.savez(temporary, alike=alike, epoch=last)
+        num_companions = sampler.num_companions or max(1, sampler.batch_size // 2 - 1)
+        batches: Batches = _Full(replace(sampler, alike=alike, num_companions=num_companions))
+        pairs.use(batches)
+
+    return before_epoch
+
+
+def _alike(path: Path, epoch: int) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    with np.load(path) as kept:
+        return kept["alike"] if kept["epoch"].item() == epoch else None
+
+
+def _descriptors(pairs: ManifestPairs, encoder: SiameseEncoder) -> tuple[Any, Any]:
+    """Of all overhead and all ground images as they are."""
+    blocks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    describe = (encoder.overhead_descriptors, encoder.ground_descriptors)
+    for start in range(0, len(pairs.table), BATCH_SIZE):
+        rows = [min(row, len(pairs.table) - 1) for row in range(start, start + BATCH_SIZE)]
+        ground, overhead = zip(*(pairs.images(row) for row in rows), strict=True)
+        for side, images in enumerate((overhead, ground)):
+            blocks[side].append(describe[side](np.stack(images)))
+    size = len(pairs.table)
+    return np.concatenate(blocks[0])[:size], np.concatenate(blocks[1])[:size]

@@ -1,0 +1,198 @@
+"""Retrieval from a dataset to a trained encoder and its recalls, by the commands."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from pytest import approx
+
+from crossview.cli import main
+from crossview.datasets import ManifestPairs
+from crossview.errors import ManifestError
+from crossview.manifest import Manifest
+from crossview.pairs import Augmentation, PairTable, seen
+from crossview.preprocessing import UNSEEN_RGB, Preprocessing
+from crossview.retrieval import Exam, PixelCorrelation, Seeing
+from crossview.sampling import NeighbourBatches, RandomBatches
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.usefixtures("loggers_as_they_were"),
+]
+
+SMALL = Preprocessing((16, 64), (16, 64))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    pytest.importorskip("numba")
+    out = tmp_path_factory.mktemp("towns") / "towns"
+    arguments = "synthesize --town 1,2 --views 12 --width 128 --height 64 --tile-px 64"
+    arguments += " --cell-m 1 --heading-spread-deg 180 --randomness 0 --traffic 0 --workers 1"
+    main([*arguments.split(), "--out", str(out)], standalone_mode=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def manifest(folder):
+    return Manifest.load(folder)
+
+
+def test_pairs_are_views_with_their_tiles_and_regions_lie_apart(manifest):
+    table = PairTable.of(manifest)
+    assert len(table) == 24
+    assert table.view_ids[0].startswith("town-1") and table.view_ids[-1].startswith("town-2")
+    apart_m = np.linalg.norm(table.position_m[:12, None] - table.position_m[None, 12:], axis=-1)
+    assert apart_m.min() > 50_000
+    within_m = np.linalg.norm(table.position_m[0] - table.position_m[1:12], axis=-1)
+    x_m, y_m = manifest.pose(table.view_ids[3]).x_m, manifest.pose(table.view_ids[3]).y_m
+    assert table.position_m[3] == approx((x_m, y_m)) and within_m.max() < 1000
+
+
+def test_a_split_without_pairs_is_refused(manifest):
+    with pytest.raises(ManifestError, match="no pairs of split 'train'"):
+        PairTable.of(manifest, split="train")
+
+
+def test_grey_levels_find_most_tiles_of_a_clear_noon(manifest):
+    """Columns of panorama and polar tile agree, so pixels alone beat chance, unless turned."""
+    exam = Exam.of(manifest)
+    pixels = PixelCorrelation(SMALL)
+    tiles = exam.tile_descriptors(pixels)
+    aligned = exam.result(exam.query_descriptors(pixels, Seeing(0.0)), tiles)
+    turned = exam.result(exam.query_descriptors(pixels, Seeing(180.0)), tiles)
+    assert (aligned["num_queries"], aligned["num_tiles"]) == (24, 24)
+    assert aligned["recall_5"] > 0.4 > turned["recall_5"]  # chance has 0.21
+
+
+def test_a_local_recall_has_fewer_tiles_and_is_no_worse(manifest):
+    exam = Exam.of(manifest)
+    rng = np.random.default_rng(0)
+    queries, tiles = rng.normal(size=(2, 24, 8)).astype(np.float32)
+    queries, tiles = (rows / np.linalg.norm(rows, axis=1)[:, None] for rows in (queries, tiles))
+    found = exam.result(queries, tiles, prior_radius_m=60.0)
+    assert found["local_num_tiles"] < 12 and found["local_recall_1"] >= found["recall_1"]
+
+
+def test_one_descriptor_for_everything_finds_what_chance_finds(manifest):
+    same = np.tile(np.float32([1, 0, 0]), (24, 1))
+    found = Exam.of(manifest).result(same, same, prior_radius_m=1e9)
+    assert found["recall_1"] == approx(1 / 24) and found["local_recall_5"] == approx(5 / 24)
+    assert found["any_within_5m_1"] == approx(1 / 24, rel=0.2)
+
+
+# ---------------------------------------------------------------- what a camera sees
+
+
+def columns(count=8):
+    """One row whose colours say where each column looks."""
+    image = np.zeros((1, count, 3), np.uint8)
+    image[0, :, 0] = np.arange(count)
+    return image
+
+
+def test_turning_brings_the_north_to_the_stated_heading():
+    turned = seen(columns(), turn_deg=90.0, fov_deg=360.0)
+    # what was in the middle, at column 4, is a quarter of the columns farther to the right
+    assert turned[0, :, 0].tolist() == [6, 7, 0, 1, 2, 3, 4, 5]
+
+
+def test_a_narrow_camera_sees_its_part_and_the_rest_is_grey():
+    found = seen(columns(), fov_deg=90.0, middle_deg=0.0)
+    assert found[0, :, 0].tolist()[3:5] == [3, 4]
+    assert (found[0, [0, 1, 2, 5, 6, 7]] == UNSEEN_RGB).all()
+    behind = seen(columns(), fov_deg=90.0, middle_deg=180.0)
+    assert behind[0, [0, 7], 0].tolist() == [0, 7] and (behind[0, 1:7] == UNSEEN_RGB).all()
+
+
+def test_both_images_of_a_pair_are_varied_together():
+    """A polar tile that equals the panorama still does; a square one turns as the world does."""
+    varied = Augmentation()
+    for number in range(8):
+        rng = np.random.default_rng(number)
+        ground, overhead = varied(columns(), columns(), rng, is_polar=True)
+        assert np.array_equal(ground, overhead)
+    polar = Preprocessing((4, 64), (4, 64))
+    tile = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    tile = tile.repeat(4, axis=0).repeat(4, axis=1)
+    for number in range(8):
+        ground, square = varied(
+            polar.overhead(tile), tile, np.random.default_rng(number), is_polar=False
+        )
+        difference = polar.overhead(square).astype(float) - ground
+        assert np.abs(difference).mean() < 3.0, number
+
+
+def test_a_batch_depends_on_seed_and_epoch_alone(manifest):
+    batches = RandomBatches(24, 6, seed=1)
+    options = {"augmentation": Augmentation(10.0), "seed": 4}
+    one = ManifestPairs(manifest, SMALL, batches, **options)
+    other = ManifestPairs(manifest, SMALL, batches, **options)
+    other[0]
+    one.epoch = other.epoch = 2
+    for (images, facts), (same, as_well) in zip(
+        (one[k] for k in range(4)), (other[k] for k in (0, 1, 2, 3)), strict=True
+    ):
+        assert np.array_equal(images["ground"], same["ground"])
+        assert np.array_equal(facts["position_m"], as_well["position_m"])
+        assert facts["position_m"].mean(axis=0) == approx(0, abs=0.1)
+    first = one[0][0]["ground"]
+    one.on_epoch_end()
+    assert not np.array_equal(first, one[0][0]["ground"])
+
+
+def test_neighbours_share_batches_of_a_region(manifest):
+    table = PairTable.of(manifest)
+    pairs = ManifestPairs(
+        manifest, SMALL, NeighbourBatches(table.position_m, 4, radius_m=500.0), table=table
+    )
+    spread_m = [np.ptp(pairs[k][1]["position_m"], axis=0).max() for k in range(len(pairs))]
+    assert max(spread_m) < 1000
+
+
+# ---------------------------------------------------------------- commands
+
+
+def run(*arguments):
+    main([str(argument) for argument in arguments], standalone_mode=False)
+
+
+@pytest.mark.slow
+def test_from_towns_to_recalls_by_commands(folder, tmp_path, capsys):
+    """A few steps learn something: on what it was trained with, an encoder beats itself."""
+    run(
+        "train", "retrieval", folder, "--out", tmp_path / "model", "--epochs", 30,
+        "--batch-size", 12, "--learning-rate", 3e-3, "--validate", folder,
+        "--validate-every", 15, "--sampler", "similar", "--refresh-every", 10,
+        "--heading-spread-deg", 0,
+    )  # fmt: skip
+    with (tmp_path / "model" / "log.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert len(losses) == 30 and losses[-1] < losses[0]
+    capsys.readouterr()
+    recalls = []
+    for which in (("--untrained", "tiny"), ("--model", tmp_path / "model" / "best")):
+        run("evaluate", "retrieval", folder, *which, "--heading-spread-deg", 0,
+            "--json", tmp_path / "found.json")  # fmt: skip
+        found = json.loads(capsys.readouterr().out)
+        assert found == json.loads((tmp_path / "found.json").read_text())
+        recalls.append(found["recall_1"])
+    assert recalls[1] > recalls[0] + 0.2
+
+
+def test_evaluation_wants_one_describer(folder, runner_error):
+    text = runner_error("evaluate", "retrieval", str(folder))
+    assert "Give one of --model, --untrained and --pixels" in text
+
+
+@pytest.fixture
+def runner_error():
+    from click.testing import CliRunner
+
+    def error(*arguments):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code != 0
+        return result.output
+
+    return error
