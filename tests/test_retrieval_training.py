@@ -55,15 +55,41 @@ def test_a_split_without_pairs_is_refused(manifest):
         PairTable.of(manifest, split="train")
 
 
-def test_grey_levels_find_most_tiles_of_a_clear_noon(manifest):
-    """Columns of panorama and polar tile agree, so pixels alone beat chance, unless turned."""
-    exam = Exam.of(manifest)
+def test_grey_levels_correlate_whatever_the_exposure():
+    rng = np.random.default_rng(0)
+    images = rng.integers(20, 120, (3, 16, 64, 3)).astype(np.uint8)
     pixels = PixelCorrelation(SMALL)
-    tiles = exam.tile_descriptors(pixels)
-    aligned = exam.result(exam.query_descriptors(pixels, Seeing(0.0)), tiles)
-    turned = exam.result(exam.query_descriptors(pixels, Seeing(180.0)), tiles)
-    assert (aligned["num_queries"], aligned["num_tiles"]) == (24, 24)
-    assert aligned["recall_5"] > 0.4 > turned["recall_5"]  # chance has 0.21
+    one, other = pixels.ground_descriptors(images), pixels.overhead_descriptors(2 * images + 10)
+    grey = images.mean(axis=3).reshape(3, -1)
+    assert one @ other.T == approx(np.corrcoef(grey), abs=1e-5)
+    with pytest.raises(ValueError, match="one size"):
+        PixelCorrelation(Preprocessing((16, 64), (16, 32)))
+
+
+def test_an_exam_turns_queries_and_describes_all_tiles(manifest):
+    """The descriptor is the brightest column, which a turn moves; tiles are as they are."""
+
+    class Brightest:
+        preprocessing = SMALL
+
+        def ground_descriptors(self, images):
+            columns = images.astype(float).sum(axis=(1, 3)).argmax(axis=1)
+            return np.eye(64, dtype=np.float32)[columns]
+
+        overhead_descriptors = ground_descriptors
+
+    exam = Exam.of(manifest)
+    plain, again = (exam.query_descriptors(Brightest(), Seeing(0.0)) for _ in range(2))
+    turned = exam.query_descriptors(Brightest(), Seeing(180.0, seed=3))
+    assert np.array_equal(plain, again)
+    for number in range(24):
+        rng = np.random.default_rng([3, number])
+        columns = round(rng.uniform(-180, 180) / 360 * 64)
+        assert (plain[number].argmax() + columns - turned[number].argmax()) % 64 == 0
+    tiles = exam.tile_descriptors(Brightest())
+    own = SMALL.overhead(manifest.tile_pixels(exam.tile_ids[5]))
+    assert tiles.shape == (24, 64)
+    assert np.array_equal(tiles[5], Brightest().overhead_descriptors(own[None])[0])
 
 
 def test_a_local_recall_has_fewer_tiles_and_is_no_worse(manifest):
