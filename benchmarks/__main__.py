@@ -17,6 +17,7 @@ BENCHMARKS = {
     "manifest": "a manifest of a million views: saving, loading, checking, appending",
     "osm": "maps from files: reading beside osmnx, drawing windows of a town and a city",
     "paris": "real photos with decimetre poses: README's tables of accuracy and coverage",
+    "polar": "polar tiles per second beside loops, SciPy and OpenCV; file to file",
     "render": "pictures of worlds: panoramas, photos, tiles and pairs per second; a city's memory",
     "tiles": "downloads against a rate limit, the tile store, and resuming",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",

@@ -250,6 +250,30 @@ def test_quick_render_measures_every_picture_and_a_city(tmp_path):
     assert facts["city"]["peak_bytes"] > facts["city"]["index_bytes"] > 0
 
 
+# ---------------------------------------------------------------------- polar
+
+
+def test_quick_polar_measures_every_way_to_the_same_tiles(tmp_path):
+    file = tmp_path / "polar.json"
+    finished = run_benchmarks("polar", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    caption, _, *lines = finished.stdout.splitlines()
+    assert (
+        "The aim for 1200 px to 112 x 616 is 1850 per second on two cores and 22 times" in caption
+    )
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    rows = json.loads(file.read_text())["rows"]
+    assert len(lines) == 2 + len(rows)
+    measured = {row["how"]: row for row in rows if "skipped" not in row}
+    assert len(measured) >= 4
+    for row in measured.values():
+        assert row["per_s_and_core"] > 0
+        # OpenCV's fixed maps have weights of 5 bits
+        assert row["furthest"] < (8 if "int16" in row["how"] else 0.6)
+    loop = measured["a loop over pixels (Python)"]
+    assert loop["ratio"] < 1 == measured["published formulation (NumPy, float64)"]["ratio"]
+
+
 # ---------------------------------------------------------------------- paris
 
 
