@@ -11,15 +11,18 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from crossview import atomic
+from crossview.angles import FULL_TURN_DEG
 from crossview.errors import WeightsError
-from crossview.nn import aggregation, backbones
+from crossview.nn import aggregation, backbones, orientation
 from crossview.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -30,8 +33,11 @@ SCHEMA = 1
 
 MODEL_FILE, WEIGHTS_SUFFIX = "model.json", ".weights.h5"
 
-Branches = tuple[keras.Model, keras.Model, Preprocessing]
-"""The ground and the overhead branch (one model where weights are shared), and what they take."""
+DSM_CHANNELS = (256, 64, 16)
+"""Of the convolutions behind the trunk of DSM; the first two halve the rows."""
+
+Branches = tuple[keras.Model, keras.Model]
+"""Of ground and of overhead images, one and the same where they share everything."""
 
 
 @keras.saving.register_keras_serializable("crossview")
@@ -40,7 +46,9 @@ class SiameseEncoder(keras.Model):
 
     Args:
         architecture: Its name.
-        options: What it was made with, plain values.
+        preprocessing: What it takes, or that as plain values.
+        options: Of the architecture, plain values.
+        weights: Where its trunk starts: None, "imagenet" or a path.
 
     Call arguments:
         inputs: {"ground": (batch, rows, cols, 3), "overhead": (batch, rows, cols, 3)}, RGB in
@@ -51,18 +59,29 @@ class SiameseEncoder(keras.Model):
 
     Attributes:
         ground: The branch of ground images.
-        overhead: That of overhead images; the same where weights are shared.
-        preprocessing: What they take.
+        overhead: That of overhead images; the same where everything is shared.
         scale: What similarities are multiplied with to be log-likelihoods; None if not fitted.
     """
 
-    def __init__(self, architecture: str, options: Mapping[str, Any], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        preprocessing: Preprocessing | Mapping[str, Any],
+        options: Mapping[str, Any],
+        *,
+        weights: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**{"name": architecture, **kwargs})
+        if not isinstance(preprocessing, Preprocessing):
+            preprocessing = Preprocessing.from_json(dict(preprocessing))
         self.architecture = architecture
-        options = _all_options(architecture, options)
-        self._options = json.dumps(options)
-        self.ground, self.overhead, self.preprocessing = ARCHITECTURES[architecture](**options)
+        self.preprocessing = preprocessing
         self.scale: float | None = None
+        self._options = json.dumps(dict(options))
+        given = {} if weights is None else {"weights": weights}
+        make = ARCHITECTURES[architecture].make
+        self.ground, self.overhead = make(preprocessing, **options, **given)
         self.built = True
 
     def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
@@ -72,9 +91,13 @@ class SiameseEncoder(keras.Model):
             "overhead": self.overhead(inputs["overhead"], training=training),
         }
 
+    def similarities(self, overhead: Any, ground: Any) -> Any:
+        """How alike descriptors are, (overhead, ground), of (overhead, D) and (ground, D)."""
+        return ops.matmul(overhead, ops.transpose(ground))
+
     @property
     def options(self) -> dict[str, Any]:
-        """Everything that it was made with, defaults too."""
+        """Everything that its architecture was made with, defaults too."""
         return json.loads(self._options)
 
     @property
@@ -88,7 +111,7 @@ class SiameseEncoder(keras.Model):
         described = [self.architecture, self.options, self.preprocessing.to_json()]
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for weight in self.weights:
-            array = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+            array = np.ascontiguousarray(ops.convert_to_numpy(weight))
             digest.update(f"{weight.name}{array.shape}".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()
@@ -107,6 +130,11 @@ class SiameseEncoder(keras.Model):
         """
         if headings_deg is None:
             return self.ground_descriptors(self.preprocessing.ground(query)[None])[0]
+        if not self.preprocessing.is_full_turn:
+            raise ValueError(
+                f"{self.architecture} with fov_deg={self.preprocessing.fov_deg} sees nothing of "
+                "where a query looks: leave headings_deg out, or use the architecture dsm."
+            )
         images = [self.preprocessing.ground(query, heading_deg=each) for each in headings_deg]
         return self.ground_descriptors(np.stack(images))
 
@@ -126,57 +154,398 @@ class SiameseEncoder(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain values."""
-        return {"architecture": self.architecture, "options": self.options, "name": self.name}
+        return {
+            "architecture": self.architecture,
+            "preprocessing": self.preprocessing.to_json(),
+            "options": self.options,
+            "name": self.name,
+        }
 
 
-def encoder(architecture: str, **options: Any) -> SiameseEncoder:
-    """An encoder with random weights.
+@keras.saving.register_keras_serializable("crossview")
+class OffsetEncoder(SiameseEncoder):
+    """An encoder that also says where in the tile the camera stood.
+
+    It returns "offset" beside the descriptors, (batch, 2), of pairs: see aggregation.OffsetHead.
+
+    Reference: Zhu et al., "VIGOR", CVPR 2021.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sums = {
+            side: keras.Model(branch.input, branch.layers[-1].input, name=f"{side}_sums")
+            for side, branch in (("ground", self.ground), ("overhead", self.overhead))
+        }
+        self.offset = aggregation.OffsetHead(name="offset")
+        self.offset.build([self.overhead.output_shape, self.ground.output_shape])
+
+    def call(self, inputs: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
+        """Descriptors of both, and the offset of each pair."""
+        sums = {side: each(inputs[side], training=training) for side, each in self.sums.items()}
+        described = {side: aggregation.normalised(each) for side, each in sums.items()}
+        return {**described, "offset": self.offset([sums["overhead"], sums["ground"]])}
+
+
+@keras.saving.register_keras_serializable("crossview")
+class OrientedEncoder(SiameseEncoder):
+    """An encoder whose descriptors are maps of azimuth columns, and so know where a query looks.
+
+    A descriptor is a map (rows, cols, channels) of length 1, flattened; that of a limited field of
+    view lies in the middle of zeros. Inner products of descriptors correlate at one heading, and
+    are the published similarity for a full turn. `similarities` and `align` search over headings,
+    and compare a limited field of view with what lies under it, as published.
+    """
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Rows, columns and channels of a descriptor."""
+        return self.overhead.get_layer("map").output.shape[1:]
+
+    @property
+    def seen_columns(self) -> slice:
+        """Columns of a ground map that are no zeros for want of view."""
+        num_cols = self.ground.get_layer("map").output.shape[2]
+        start = (self.map_shape[1] - num_cols) // 2
+        return slice(start, start + num_cols)
+
+    def align(self, overhead: Any, ground: Any) -> orientation.Aligned:
+        """How alike descriptors are at their best heading, and the shift that it is at.
+
+        Args:
+            overhead: (overhead, D)
+            ground: (ground, D)
+        """
+        rows, cols, channels = self.map_shape
+        maps = [ops.reshape(each, (-1, rows, cols, channels)) for each in (overhead, ground)]
+        return orientation.align(maps[0], maps[1][:, :, self.seen_columns])
+
+    def similarities(self, overhead: Any, ground: Any) -> Any:
+        """How alike descriptors are at their best heading, (overhead, ground)."""
+        return self.align(overhead, ground).similarity
+
+    def headings_deg(self, overhead: Any, ground: Any) -> np.ndarray:
+        """Where ground images look if they belong to overhead images, (overhead, ground).
+
+        Args:
+            overhead: (overhead, D)
+            ground: (ground, D), as described with heading 0.
+
+        Returns:
+            Degrees clockwise in [0, 360), of the query's middle, counted from the overhead
+            images' upward direction.
+        """
+        columns = self.seen_columns
+        return np.asarray(
+            orientation.heading_deg(
+                self.align(overhead, ground).shift,
+                cols=self.map_shape[1],
+                num_cols=columns.stop - columns.start,
+            )
+        )
+
+    def describe(
+        self, query: Panorama | Photo, headings_deg: Sequence[float] | None = None
+    ) -> np.ndarray:
+        """The descriptor of a photo or panorama, turned by whole columns to each heading.
+
+        See SiameseEncoder.describe; the query goes through the network once.
+        """
+        if headings_deg is None:
+            return super().describe(query)
+        straight = self.ground_descriptors(self.preprocessing.ground(query, heading_deg=0.0)[None])
+        ahead = straight.reshape(self.map_shape)
+        per_deg = self.map_shape[1] / FULL_TURN_DEG
+        turned = [np.roll(ahead, round(each * per_deg), axis=1) for each in headings_deg]
+        return np.stack(turned).reshape(len(turned), -1)
+
+
+def encoder(architecture: str, *, weights: str | None = None, **options: Any) -> SiameseEncoder:
+    """An encoder with random weights, or a trunk that was trained on ImageNet.
 
     Args:
         architecture: One of ARCHITECTURES.
-        options: Of the function of that name.
+        weights: None, "imagenet" or a path of a trunk's weights, as keras.applications take them.
+        options: Of the function that makes its branches, and fields of Preprocessing that are to
+            differ from the architecture's.
 
     Raises:
         ValueError: There is no such architecture or option.
     """
-    return SiameseEncoder(architecture, options)
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"There is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}."
+        )
+    found = ARCHITECTURES[architecture]
+    known = {**inspect.signature(found.make).parameters}
+    del known["preprocessing"]
+    if weights is not None and "weights" not in known:
+        raise ValueError(f"{architecture} has no trunk with known weights; leave weights out.")
+    known.pop("weights", None)
+    rules = {field.name for field in fields(Preprocessing)}
+    if unknown := sorted(set(options) - set(known) - rules):
+        raise ValueError(
+            f"{architecture} has no option {', '.join(unknown)}; it has "
+            f"{', '.join([*known, *sorted(rules)])}."
+        )
+    preprocessing = _preprocessing(
+        found.preprocessing, {name: options[name] for name in options if name in rules}
+    )
+    # defaults may change in another version, but not in an encoder that is stored
+    complete = {name: options.get(name, option.default) for name, option in known.items()}
+    return found.kind(architecture, preprocessing, complete, weights=weights)
 
 
-def tiny(
+def safa(
+    preprocessing: Preprocessing,
     *,
-    width: int = 16,
     num_heads: int = 8,
-    ground_px: Sequence[int] = (64, 256),
-    overhead_px: Sequence[int] = (64, 256),
-    elevation_deg: Sequence[float] = (-45.0, 45.0),
-    footprint_m: float | None = None,
+    channel_reduce: str = "mean",
+    dropout: float = 0.2,
+    weights: str | None = None,
 ) -> Branches:
-    """A small network that trains on a CPU: panoramas and polar tiles, columns go around.
+    """VGG16 and embeddings of places, separate weights; 4096 numbers.
 
     Args:
-        width: Channels of the stem.
-        num_heads: Masks of places; a descriptor has 6 width num_heads numbers.
-        ground_px: See Preprocessing, as the other ones.
-        overhead_px: See Preprocessing.
-        elevation_deg: See Preprocessing.
-        footprint_m: See Preprocessing.
+        preprocessing: What the branches take.
+        num_heads: Masks of places.
+        channel_reduce: "mean" as in the published code, "max" as in the paper.
+        dropout: Share of the outputs of blocks 4 and 5 that training drops.
+        weights: Of VGG16.
+
+    Reference: Shi et al., "Spatial-Aware Feature Aggregation for Cross-View Image based
+    Geo-Localization", NeurIPS 2019.
     """
-    preprocessing = Preprocessing(
-        _pair(ground_px), _pair(overhead_px), _pair(elevation_deg), footprint_m=footprint_m
-    )
 
     def branch(size_px: tuple[int, int], name: str) -> keras.Model:
         image = keras.Input((*size_px, 3), name="image")
-        features = backbones.small_trunk(image, width=width, circular=True)
-        sums = aggregation.SpatialEmbeddings(num_heads)(features)
-        return keras.Model(image, aggregation.UnitLength()(sums), name=name)
+        features = backbones.vgg16(image, dropout=dropout, weights=weights)
+        features = keras.layers.MaxPooling2D(2, padding="same", name="block5_pool")(features)
+        head = aggregation.SpatialEmbeddings(num_heads, channel_reduce, name="spatial")
+        return _described(image, head(features), name)
 
-    ground = branch(preprocessing.ground_px, "ground")
-    return ground, branch(preprocessing.overhead_px, "overhead"), preprocessing
+    return _separate(branch, preprocessing)
 
 
-ARCHITECTURES: dict[str, Callable[..., Branches]] = {"tiny": tiny}
-"""By name, what makes the branches."""
+def vigor(
+    preprocessing: Preprocessing,
+    *,
+    num_heads: int = 8,
+    channel_reduce: str = "max",
+    dropout: float = 0.0,
+    weights: str | None = None,
+) -> Branches:
+    """SAFA on panoramas and square tiles that need not be centred; see OffsetEncoder.
+
+    Args:
+        preprocessing: What the branches take.
+        num_heads: As in safa.
+        channel_reduce: As in safa; VIGOR's code takes the max.
+        dropout: As in safa; VIGOR has none.
+        weights: Of VGG16.
+
+    Reference: Zhu et al., "VIGOR: Cross-View Image Geo-localization beyond One-to-one Retrieval",
+    CVPR 2021.
+    """
+    return safa(
+        preprocessing,
+        num_heads=num_heads,
+        channel_reduce=channel_reduce,
+        dropout=dropout,
+        weights=weights,
+    )
+
+
+def dsm(
+    preprocessing: Preprocessing,
+    *,
+    dropout: float = 0.2,
+    frozen_blocks: int = 3,
+    weights: str | None = None,
+) -> Branches:
+    """VGG16 to its fourth block and three convolutions to maps of azimuth; see OrientedEncoder.
+
+    The columns of overhead images go around, those of ground images do not, as published.
+
+    Args:
+        preprocessing: What the branches take; the overhead image is polar.
+        dropout: Share of the outputs of block 4 that training drops.
+        frozen_blocks: Blocks of the trunk that are not trained. 0 if they start from random.
+        weights: Of VGG16.
+
+    Reference: Shi et al., "Where am I looking at? Joint Location and Orientation Estimation by
+    Cross-View Matching", CVPR 2020.
+    """
+    if preprocessing.polar is None:
+        raise ValueError("dsm compares columns of azimuth: polar is None, and must not be.")
+    map_cols = -(-preprocessing.overhead_px[1] // 8)  # three poolings that round up
+
+    def branch(size_px: tuple[int, int], name: str) -> keras.Model:
+        circular = name == "overhead"
+        image = keras.Input((*size_px, 3), name="image")
+        features = backbones.vgg16(
+            image, last="block4_conv3", dropout=dropout, circular=circular, weights=weights
+        )
+        for i, channels in enumerate(DSM_CHANNELS, start=1):
+            is_last = i == len(DSM_CHANNELS)
+            features = backbones.conv_2d(
+                channels,
+                3,
+                circular=circular,
+                strides=1 if is_last else (2, 1),
+                activation=None if is_last else "relu",
+                name="map" if is_last else f"reduce{i}",
+            )(features)
+        missing = map_cols - features.shape[2]
+        if missing:
+            around = (missing // 2, missing - missing // 2)
+            features = keras.layers.ZeroPadding2D(((0, 0), around), name="unseen")(features)
+        made = _described(image, keras.layers.Flatten(name="flat")(features), name)
+        for layer in made.layers:
+            if layer.name.startswith(tuple(f"block{i + 1}_" for i in range(frozen_blocks))):
+                layer.trainable = False
+        return made
+
+    return _separate(branch, preprocessing)
+
+
+def trunk(
+    preprocessing: Preprocessing,
+    *,
+    trunk: str = "EfficientNetV2B0",
+    stride: int = 16,
+    head: str = "gem",
+    head_options: Mapping[str, Any] | None = None,
+    shared: bool = False,
+    circular: bool = True,
+    weights: str | None = None,
+) -> Branches:
+    """A network of keras.applications, cut at a stride, and a head.
+
+    Args:
+        preprocessing: What the branches take.
+        trunk: Name of the network.
+        stride: Pixels for each cell of its features.
+        head: One of aggregation.HEADS.
+        head_options: Of the head.
+        shared: Whether both branches have the same weights.
+        circular: Whether columns go around, of images that look all around.
+        weights: Of the network.
+    """
+    if head not in aggregation.HEADS:
+        raise ValueError(f"head is one of {', '.join(aggregation.HEADS)}, got {head!r}.")
+    sizes = {"ground": preprocessing.ground_px, "overhead": preprocessing.overhead_px}
+    around = {
+        "ground": circular and preprocessing.is_full_turn,
+        "overhead": circular and preprocessing.polar is not None,
+    }
+    make_head = aggregation.HEADS[head]
+
+    def network(size_px: Any, is_circular: bool) -> keras.Model:
+        return backbones.application(
+            trunk, stride=stride, size_px=size_px, weights=weights, circular=is_circular
+        )
+
+    def branch(name: str, features_of: keras.Model, head_layer: Any) -> keras.Model:
+        image = keras.Input((*sizes[name], 3), name="image")
+        return _described(image, head_layer(features_of(image)), name)
+
+    heads = {name: make_head(name="head", **(head_options or {})) for name in sizes}
+    if not shared:
+        ground, overhead = (
+            branch(name, network(sizes[name], around[name]), heads[name]) for name in sizes
+        )
+        return ground, overhead
+    if around["ground"] != around["overhead"]:
+        raise ValueError(
+            "Columns go around in both branches or in none where they share weights: choose "
+            "circular=False, or a full turn and polar tiles."
+        )
+    if sizes["ground"] == sizes["overhead"]:
+        both = branch("ground", network(sizes["ground"], around["ground"]), heads["ground"])
+        return both, both
+    if head in ("spe", "mixvpr"):
+        raise ValueError(
+            f"The head {head} has weights for each place, which images of {sizes['ground']} and "
+            f"{sizes['overhead']} cannot share: choose equal sizes, another head, or shared=False."
+        )
+    features_of = network((None, None), around["ground"])
+    return tuple(branch(name, features_of, heads["ground"]) for name in sizes)
+
+
+def convnext(
+    preprocessing: Preprocessing, *, size: str = "Base", weights: str | None = None
+) -> Branches:
+    """One ConvNeXt for panoramas and square tiles, averaged: in the style of Sample4Geo.
+
+    Args:
+        preprocessing: What the branch takes.
+        size: "Tiny", "Small", "Base", "Large" or "XLarge".
+        weights: Of the network.
+
+    Reference: Deuser et al., "Sample4Geo: Hard Negative Sampling For Cross-View Geo-Localisation",
+    ICCV 2023; Liu et al., "A ConvNet for the 2020s", CVPR 2022.
+    """
+    return trunk(
+        preprocessing,
+        trunk=f"ConvNeXt{size}",
+        stride=32,
+        head="average",
+        shared=True,
+        circular=False,
+        weights=weights,
+    )
+
+
+def tiny(preprocessing: Preprocessing, *, width: int = 16, num_heads: int = 8) -> Branches:
+    """A small network that trains on a CPU, with embeddings of places.
+
+    Args:
+        preprocessing: What the branches take; columns go around of images that look all around.
+        width: Channels of the stem.
+        num_heads: Masks of places; a descriptor has 6 width num_heads numbers.
+    """
+
+    def branch(size_px: tuple[int, int], name: str) -> keras.Model:
+        circular = {
+            "ground": preprocessing.is_full_turn,
+            "overhead": preprocessing.polar is not None,
+        }[name]
+        image = keras.Input((*size_px, 3), name="image")
+        features = backbones.small_trunk(image, width=width, circular=circular)
+        return _described(image, aggregation.SpatialEmbeddings(num_heads)(features), name)
+
+    return _separate(branch, preprocessing)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What an encoder of a name is.
+
+    Args:
+        make: Makes the branches, from the preprocessing and options.
+        preprocessing: What they take unless it is said.
+        kind: The class of the encoder.
+    """
+
+    make: Callable[..., Branches]
+    preprocessing: Preprocessing
+    kind: type[SiameseEncoder] = SiameseEncoder
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "tiny": Architecture(tiny, Preprocessing((64, 256), (64, 256))),
+    "safa": Architecture(safa, Preprocessing((112, 616), (112, 616), polar="safa")),
+    "vigor": Architecture(
+        vigor, Preprocessing((320, 640), (320, 320), (-90.0, 90.0), polar=None), OffsetEncoder
+    ),
+    "dsm": Architecture(dsm, Preprocessing((128, 512), (128, 512), polar="safa"), OrientedEncoder),
+    "convnext": Architecture(
+        convnext, Preprocessing((140, 768), (384, 384), (-90.0, 90.0), polar=None)
+    ),
+    "trunk": Architecture(trunk, Preprocessing((128, 512), (128, 512))),
+}
+"""By name."""
 
 
 def save_encoder(
@@ -203,7 +572,7 @@ def save_encoder(
     temporary = folder / f".{os.getpid()}{WEIGHTS_SUFFIX}"
     try:
         encoder.save_weights(temporary)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        digest = _file_digest(temporary)
         # its name is its own: whatever is interrupted, model.json names the file that it means
         weights = temporary.replace(folder / f"{digest[:16]}{WEIGHTS_SUFFIX}")
     finally:
@@ -243,31 +612,28 @@ def load_encoder(folder: str | os.PathLike[str]) -> SiameseEncoder:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["kind"] != KIND or content["schema"] != SCHEMA:
-            raise WeightsError(
-                f"{path} describes a model of kind {content['kind']!r}, schema "
-                f"{content['schema']}; expected {KIND!r}, schema {SCHEMA}."
+            raise ValueError(
+                f"it is of kind {content['kind']!r} and schema {content['schema']}, not "
+                f"{KIND!r} and {SCHEMA}"
             )
-        loaded = encoder(content["architecture"], **content["options"])
+        loaded = encoder(content["architecture"], **content["options"], **content["preprocessing"])
         weights, expected = path.with_name(content["weights"]["file"]), content["weights"]["sha256"]
-        scale = content["scale"]
+        loaded.scale, fingerprint = content["scale"], content["fingerprint"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, WeightsError):
-            raise
         raise WeightsError(f"{path} is no description of an encoder ({error!r}).") from error
     _load_weights(loaded, weights, expected)
-    if loaded.fingerprint != content.get("fingerprint"):
+    if loaded.fingerprint != fingerprint:
         raise WeightsError(
-            f"{path} says that its fingerprint is {content.get('fingerprint')} and it is "
-            f"{loaded.fingerprint}: it was edited, or written by another version. Train it again."
+            f"{path} says that its fingerprint is {fingerprint} and it is {loaded.fingerprint}: "
+            "it was edited, or written by another version. Train it again."
         )
-    loaded.scale = scale
     return loaded
 
 
 def _load_weights(loaded: SiameseEncoder, weights: Path, expected: str) -> None:
     if not weights.is_file():
         raise WeightsError(f"{weights} is missing: copy the whole folder of the encoder.")
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    found = _file_digest(weights)
     if found != expected:
         raise WeightsError(
             f"{weights} is damaged: its SHA-256 is {found}, expected {expected}. Copy it again."
@@ -275,20 +641,28 @@ def _load_weights(loaded: SiameseEncoder, weights: Path, expected: str) -> None:
     loaded.load_weights(weights)
 
 
-def _all_options(architecture: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options and the defaults of the others: they may change, a stored encoder may not."""
-    if architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"There is no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}."
-        )
-    known = inspect.signature(ARCHITECTURES[architecture]).parameters
-    if unknown := sorted(set(options) - set(known)):
-        raise ValueError(
-            f"{architecture} has no option {', '.join(unknown)}; it has {', '.join(known)}."
-        )
-    return {name: options.get(name, option.default) for name, option in known.items()}
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pair(values: Sequence[Any]) -> tuple[Any, Any]:
-    first, second = values
-    return first, second
+def _preprocessing(default: Preprocessing, given: Mapping[str, Any]) -> Preprocessing:
+    if "fov_deg" in given and "ground_px" not in given:
+        rows, cols = default.ground_px
+        given = {**given, "ground_px": (rows, int(given["fov_deg"] / FULL_TURN_DEG * cols))}
+    return replace(default, **given)
+
+
+def _separate(
+    branch: Callable[[tuple[int, int], str], keras.Model], preprocessing: Preprocessing
+) -> Branches:
+    """Two branches with weights of their own."""
+    return (
+        branch(preprocessing.ground_px, "ground"),
+        branch(preprocessing.overhead_px, "overhead"),
+    )
+
+
+def _described(image: Any, sums: Any, name: str) -> keras.Model:
+    """A branch; its last layer makes the length of its descriptors 1."""
+    return keras.Model(image, aggregation.UnitLength(name="unit")(sums), name=name)
