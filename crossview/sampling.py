@@ -12,6 +12,7 @@ that share an overhead image, Zhu et al., "VIGOR", CVPR 2021.
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the Earth (IUGG)."""
 
 Indices = npt.NDArray[np.int64]
+
+_MAX_FAILURES = 256  # pairs in a row that do not fit into a batch before it stays small
 
 _BLOCK_BYTES = 64 * 2**20  # of similarities at a time
 
@@ -199,6 +202,8 @@ class NeighbourBatches:
         if num_companions is None:
             num_companions = self.num_companions or max(1, self.batch_size // 2 - 1)
         queries = overhead if ground is None else ground
+        if not (np.isfinite(queries).all() and np.isfinite(overhead).all()):
+            raise ValueError("Descriptors must be finite, but some are not: has training diverged?")
         return replace(
             self,
             alike=_most_similar(queries, overhead, num_neighbours, self._conflicts),
@@ -218,26 +223,28 @@ class NeighbourBatches:
             close = self._tree.query_pairs(nearer_m, output_type="ndarray")
         return _conflicts(len(self.position_m), self.excluding, close)
 
+    def neighbours(self, pair: int) -> Indices:
+        """All neighbours of a pair, the nearest first, without itself."""
+        if self.alike is not None:
+            found = self.alike[pair]
+            return found[found >= 0]
+        if self.num_neighbours is not None:
+            num = min(self.num_neighbours, len(self.position_m) - 1)
+            found = self._tree.query(self.position_m[pair], num + 1)[1]
+            return found[found != pair][:num]
+        found = np.array(self._tree.query_ball_point(self.position_m[pair], self.radius_m))
+        found = found[found != pair]
+        apart_m = np.linalg.norm(self.position_m[found] - self.position_m[pair], axis=1)
+        return found[np.argsort(apart_m, kind="stable")]
+
     def _drawn(
         self, centre: int, is_placed: npt.NDArray[np.bool_], rng: np.random.Generator
     ) -> Indices:
         """Neighbours of a centre that are not placed yet, in the order to take them."""
-        if self.alike is not None:
-            found = self.alike[centre]
-            found = found[found >= 0]
-        elif self.radius_m is not None:
-            found = np.array(self._tree.query_ball_point(self.position_m[centre], self.radius_m))
-        else:
-            num = min(self.num_neighbours or 0, len(self.position_m) - 1)
-            found = self._tree.query(self.position_m[centre], num + 1)[1]
-            found = found[found != centre][:num]
-        found = found[(found != centre) & ~is_placed[found]]
-        if self.num_nearest and self.alike is None:
-            apart_m = np.linalg.norm(self.position_m[found] - self.position_m[centre], axis=1)
-            found = found[np.argsort(apart_m, kind="stable")]
-        return np.concatenate(
-            [found[: self.num_nearest], rng.permutation(found[self.num_nearest :])]
-        )
+        found = self.neighbours(centre)
+        found = found[~is_placed[found]]
+        nearest, others = found[: self.num_nearest], found[self.num_nearest :]
+        return np.concatenate([nearest, rng.permutation(others)])
 
 
 def sphere_m(lat_deg: npt.ArrayLike, lon_deg: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -296,11 +303,6 @@ class _Packing:
             self.placed(pair, len(self.batches) - 1)
         return len(self.batches) - 1
 
-    def dissolve(self, batch: int) -> list[int]:
-        pairs, self.batches[batch] = self.batches[batch], []
-        self.batch_of[pairs] = -1
-        return pairs
-
     def add_whole(self, centres: Iterable[int], neighbours: Callable[[int], Indices]) -> None:
         """Batches of centres with as many neighbours as fill one; other centres are passed over."""
         for centre in centres:
@@ -311,8 +313,7 @@ class _Packing:
                 continue
             batch = self.add_batch((centre, *found))
             if len(self.batches[batch]) < self.batch_size:
-                self.dissolve(batch)
-                self.batches.pop()
+                self.batch_of[self.batches.pop()] = -1
 
     def add_groups(
         self,
@@ -321,44 +322,55 @@ class _Packing:
         num_companions: int = 0,
     ) -> None:
         """All centres, each with up to num_companions neighbours, batch after batch."""
-        batch, is_new = self.add_batch(()), True
-        while len(centres):
-            postponed = []
-            for centre in centres:
+        waiting = collections.deque(centres)
+        while waiting:
+            batch, postponed = self.add_batch(()), []
+            num_failures = 0
+            while waiting and num_failures < _MAX_FAILURES:
+                centre = waiting.popleft()
                 if self.batch_of[centre] >= 0:
                     continue
-                if len(self.batches[batch]) == self.batch_size:
-                    batch, is_new = self.add_batch(()), True
                 if not self.placed(centre, batch):
                     postponed.append(centre)
+                    if len(self.batches[batch]) == self.batch_size:
+                        break
+                    num_failures += 1
                     continue
-                is_new = False
-                room = num_companions
+                num_failures, room = 0, num_companions
                 for pair in neighbours(centre):
                     if room == 0:
                         break
                     room -= self.placed(pair, batch)
-            if len(postponed) == len(centres) and not is_new:
-                batch, is_new = self.add_batch(()), True  # nothing more goes into this one
-            centres = np.array(postponed, np.int64)
+            waiting.extendleft(reversed(postponed))
 
     def finished(self, rng: np.random.Generator) -> list[Indices]:
         """The full batches in any order, then what smaller ones hold, poured into the fewest."""
-        while True:
-            short = [b for b, pairs in enumerate(self.batches) if 0 < len(pairs) < self.batch_size]
-            short.sort(key=lambda b: len(self.batches[b]), reverse=True)
-            if len(short) < 2:
-                break
-            pairs = self.dissolve(short[-1])
-            rest = [pair for pair in pairs if not any(self.placed(pair, b) for b in short[:-1])]
-            if rest:
-                short[-1] = self.add_batch(rest)
-                break
-        full = [np.array(b) for b in self.batches if len(b) == self.batch_size]
-        last = [
-            np.array(self.batches[b]) for b in short if 1 < len(self.batches[b]) < self.batch_size
-        ]
-        return [full[k] for k in rng.permutation(len(full))] + last
+        size = np.array([len(pairs) for pairs in self.batches])
+        short = np.flatnonzero((size > 0) & (size < self.batch_size))
+        for batch in short[np.argsort(size[short], kind="stable")]:
+            self._pour(batch, short, size)
+        for batch in short[size[short] == 1]:  # others that excluded it may have gone
+            self._pour(batch, short, size)
+        batches = [np.array(pairs) for pairs in self.batches if len(pairs) > 1]
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        small = [batch for batch in batches if len(batch) < self.batch_size]
+        return [full[k] for k in rng.permutation(len(full))] + sorted(small, key=len, reverse=True)
+
+    def _pour(self, batch: int, short: Indices, size: Indices) -> None:
+        """Pairs of a batch into the fullest of other batches that take them."""
+        kept = []
+        for pair in self.batches[batch]:
+            is_open = (size[short] > 0) & (size[short] < self.batch_size) & (short != batch)
+            open_to_it = np.setdiff1d(short[is_open], self.batch_of[self.excluded_by(pair)])
+            if open_to_it.size == 0:
+                kept.append(pair)
+                continue
+            fullest = open_to_it[np.argmax(size[open_to_it])]
+            self.batches[fullest].append(pair)
+            self.batch_of[pair] = fullest
+            size[fullest] += 1
+        self.batches[batch] = kept
+        size[batch] = len(kept)
 
 
 def _compact(
