@@ -55,17 +55,20 @@ class Sampling:
         )
 
 
-def new_encoder(architecture: str, *, seed: int, precision: str = PRECISIONS[0]) -> SiameseEncoder:
+def new_encoder(
+    architecture: str, *, seed: int, precision: str = PRECISIONS[0], **options: Any
+) -> SiameseEncoder:
     """An encoder as it begins.
 
     Args:
         architecture: As nn.encoders.encoder takes it.
         seed: Of its weights, and of all that networks draw from now on.
         precision: Policy in which networks compute from now on, one of PRECISIONS.
+        options: Of the architecture.
     """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
-    return encoder(architecture)
+    return encoder(architecture, **options)
 
 
 def train_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ def command() -> None:
 @options.dataset
 @options.out
 @click.option("--model", default="tiny", show_default=True, help="Architecture of the encoder.")
+@click.option(
+    "--model-options",
+    default="{}",
+    help='Of the architecture, as JSON: \'{"ground_px": [32, 128], "overhead_px": [32, 128]}\'.',
+)
 @click.option(
     "--loss",
     type=click.Choice(("triplet", "neighbour", "infonce")),
@@ -105,6 +111,7 @@ def retrieval(
     dataset: Path,
     out: Path,
     model: str,
+    model_options: str,
     loss: str,
     sampler: str,
     radius_m: float,
@@ -143,10 +150,14 @@ def retrieval(
     from crossview.training import Options
 
     console.words_to_stderr(logging.INFO)
+    try:
+        made_with = dict(json.loads(model_options))
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(f"--model-options is no JSON object: {error}.") from error
     given = {name: value for name, value in loss_options.items() if value is not None}
     train_on(
         Manifest.load(dataset),
-        new_encoder(model, seed=seed, precision=precision),
+        new_encoder(model, seed=seed, precision=precision, **made_with),
         contrastive_loss(loss, **given),
         out,
         options=Options(
