@@ -24,9 +24,10 @@ from crossview.frames import LocalFrame
 from crossview.gallery_files import STRIP_M, Excluded, Model
 from crossview.grids import Bounds, MapGrid, PoseGrid
 from crossview.posterior import Posterior
+from crossview.statements import OUTSIDE
 from crossview.strips import Disc, Prior, Strips, probability_at, strip_order
 
-__all__ = ["Disc", "Encoder", "Gallery", "Prior", "Ranking"]
+__all__ = ["Disc", "Encoder", "Gallery", "Prior", "Ranking", "TileProbabilities"]
 
 MAX_REFERENCE_TILES = 8192
 """Tiles, evenly over the gallery, that say how likely a query is at any place."""
@@ -58,6 +59,21 @@ class Encoder(Protocol):
         Or with headings one for each, (headings, dimensions): as if the middle of the query looked
         there, clockwise from the tiles' upper edge.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class TileProbabilities:
+    """Which tile shows the place of a query.
+
+    Args:
+        rows: Tiles of the gallery, (n,).
+        probability: Of each, (n,).
+        none: That none of them does; all sum to one.
+    """
+
+    rows: np.ndarray
+    probability: np.ndarray
+    none: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -327,19 +343,9 @@ class Gallery:
             GalleryError: The gallery has no scale.
             MapOutsideError: No tile reaches the grid.
         """
-        descriptors = self.described(query)
-        if len(descriptors) not in {1, self.num_headings}:
-            raise GalleryError(
-                f"A query has 1 descriptor or one for each of {self.num_headings} headings, got "
-                f"{len(descriptors)} descriptors."
-            )
+        descriptors = self._described_for_bins(query)
         rows, owner = self._owners(grid.map)
-        scale = self._fitted_scale()
-        scores = scale * exact_search.to_rows(self.descriptors, descriptors, rows).astype(
-            np.float64
-        )
-        scores -= _log_mean_exp(scale * (self._reference @ descriptors.T).astype(np.float64))
-        return self._spread(scores, owner, grid)
+        return self._spread(self._log_ratios(descriptors, rows), owner, grid)
 
     def log_likelihood_of(self, similarity: np.ndarray, grid: PoseGrid) -> np.ndarray:
         """As log_likelihood, of similarities that something else computed, such as a correlation.
@@ -357,15 +363,69 @@ class Gallery:
             )
         rows, owner = self._owners(grid.map)
         scores = self._fitted_scale() * similarity
-        return self._spread(scores[rows] - _log_mean_exp(scores), owner, grid)
+        return self._spread(scores[rows] - log_mean_exp(scores), owner, grid)
+
+    def probabilities(
+        self, query: Any, *, prior: Prior | None = None, none: float = OUTSIDE
+    ) -> TileProbabilities:
+        """How probable it is that a tile shows the place of a query, and that none does.
+
+        Args:
+            query: As in log_likelihood.
+            prior: Tiles with their middle inside of it are equally probable before the query; of a
+                Posterior as probable as their place.
+            none: Probability, before the query was seen, that it is none of these tiles.
+        """
+        if not 0 <= none < 1:
+            raise ValueError(f"none must be a probability in [0, 1), got {none}.")
+        descriptors = self._described_for_bins(query)
+        rows = np.arange(self.num_tiles) if prior is None else self.rows_inside(prior)
+        weight = np.ones(len(rows))
+        if isinstance(prior, Posterior):
+            weight = probability_at(prior, self.positions_m[rows])
+        log_ratio = log_mean_exp(self._log_ratios(descriptors, rows), axis=1)
+        peak = max(float(log_ratio.max()), 0.0)
+        joint = (1 - none) * weight / weight.sum() * np.exp(log_ratio - peak)
+        total = joint.sum() + none * math.exp(-peak)
+        return TileProbabilities(rows, joint / total, none * math.exp(-peak) / total)
+
+    def owner_of(self, x_m: float, y_m: float) -> int | None:
+        """The tile that a place belongs to (see owners); None where there is none."""
+        half_m = self.footprint_m / 2
+        rows = self.strips.rows_in_box(
+            Bounds(x_m - half_m, y_m - half_m, x_m + half_m, y_m + half_m)
+        )
+        if rows.size == 0:
+            return None
+        return int(rows[np.abs(self.positions_m[rows] - (x_m, y_m)).max(axis=1).argmin()])
+
+    def reference_similarity(self, descriptors: np.ndarray) -> np.ndarray:
+        """Of a query to the tiles that stand for the whole gallery, (tiles, headings) float32."""
+        return self._reference @ descriptors.T
 
     # ------------------------------------------------------------- private
+
+    def _described_for_bins(self, query: Any) -> np.ndarray:
+        descriptors = self.described(query)
+        if len(descriptors) not in {1, self.num_headings}:
+            raise GalleryError(
+                f"A query has 1 descriptor or one for each of {self.num_headings} headings, got "
+                f"{len(descriptors)} descriptors."
+            )
+        return descriptors
+
+    def _log_ratios(self, descriptors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """How much more likely a query is at tiles and headings than at any, (n, headings)."""
+        scale = self._fitted_scale()
+        level = log_mean_exp(scale * self.reference_similarity(descriptors).astype(float))
+        similarity = exact_search.to_rows(self.descriptors, descriptors, rows)
+        return scale * similarity.astype(float) - level
 
     def _fitted_scale(self) -> float:
         if self.scale is None:
             raise GalleryError(
                 f"Nobody has fitted the scale of the gallery {self.name!r}, so its similarities "
-                "are no probabilities. Fit it on held-out queries (crossview.gallery_scale), or "
+                "are no probabilities. Fit it on held-out queries (`crossview gallery fit`), or "
                 "give one: gallery.with_scale(scale)."
             )
         return self.scale
@@ -424,7 +484,7 @@ class Gallery:
         if parts == 1:
             return values[owner]
         closely = values[owner].reshape(height, parts, width, parts, -1)
-        return _log_mean_exp(closely.astype(np.float64), axis=(1, 3)).astype(np.float32)
+        return log_mean_exp(closely.astype(np.float64), axis=(1, 3)).astype(np.float32)
 
 
 def owners(positions_m: np.ndarray, footprint_m: float, cells: MapGrid) -> np.ndarray:
@@ -485,7 +545,8 @@ def _checked(descriptors: np.ndarray, dimensions: int) -> np.ndarray:
     return descriptors.astype(np.float32, copy=False)
 
 
-def _log_mean_exp(values: np.ndarray, axis: Any = None) -> Any:
+def log_mean_exp(values: np.ndarray, axis: Any = None) -> Any:
+    """Natural log of the mean of exponentials along an axis or over all."""
     peak = values.max(axis=axis, keepdims=True)
     mean = np.exp(values - peak).mean(axis=axis)
     return np.log(mean) + np.squeeze(peak, axis=axis)

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -290,6 +290,13 @@ def read_area(path: Path, frame: LocalFrame) -> shapely.Polygon | shapely.MultiP
     return area
 
 
+def store_scale(folder: str | os.PathLike[str], scale: float) -> None:
+    """Remember a fitted scale in a gallery's index; whoever reads it meanwhile has either."""
+    folder = Path(folder)
+    index, sums = read_index(folder)
+    write_index(folder, replace(index, scale=scale), sums)
+
+
 # ------------------------------------------------------------------ writing
 
 
@@ -416,8 +423,7 @@ class GalleryWriter:
             parquet.write(self.folder / TILES_FILE, kept, COLUMNS)
         (self.folder / _PART_FILE).replace(self.folder / DESCRIPTORS_FILE)
         sums = {name: _sha256(self.folder / name) for name in (TILES_FILE, DESCRIPTORS_FILE)}
-        index = Index(**{**vars(self.index), "excluded": excluded})
-        write_index(self.folder, index, sums)
+        write_index(self.folder, replace(self.index, excluded=excluded), sums)
         (self.folder / _BUILDING_FILE).unlink()
         return self.folder
 

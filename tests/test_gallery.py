@@ -225,6 +225,61 @@ def test_tiles_far_smaller_than_cells_are_not_missed():
     assert coarse == pytest.approx(math.log(0.04 * gain + 0.96), abs=1e-4)
 
 
+# ---------------------------------------------------------------- probabilities
+
+
+def test_tiles_and_none_of_them_share_one():
+    made = gallery(30)
+    scores = [10.0 * float(row @ QUERY) for row in made.descriptors]
+    level = log_mean(scores)
+    inside = np.flatnonzero(np.hypot(*made.positions_m.T) <= 900)
+    found = made.probabilities(QUERY, prior=Disc(0, 0, 900), none=0.2)
+    joint = [0.8 / len(inside) * math.exp(scores[row] - level) for row in inside]
+    total = sum(joint) + 0.2
+    assert found.rows.tolist() == inside.tolist()
+    np.testing.assert_allclose(found.probability, np.array(joint) / total, rtol=1e-4)
+    assert found.none == pytest.approx(0.2 / total, rel=1e-4)
+
+
+def test_with_all_tiles_none_is_as_probable_as_before():
+    found = gallery(30).probabilities(QUERY, none=0.3)
+    assert found.none == pytest.approx(0.3, rel=1e-5)
+    assert found.probability.sum() + found.none == pytest.approx(1)
+
+
+def test_none_is_probable_where_the_prior_holds_worse_tiles_only():
+    made = gallery(400, scale=40.0)
+    best = made.search(QUERY, 1).rows[0]
+    x_m, y_m = made.positions_m[best]
+    there = made.probabilities(QUERY, prior=Disc(x_m, y_m, 150), none=0.1)
+    elsewhere = made.probabilities(QUERY, prior=Disc(-x_m, -y_m, 150), none=0.1)
+    assert there.none < 0.01
+    assert elsewhere.none > 0.5
+
+
+def test_a_posterior_weighs_tiles():
+    made = town(4)
+    grid = PoseGrid(cells(-32, 352, 64, 6, 10), 1)
+    rng = np.random.default_rng(1)
+    prior = Posterior.flat(grid).update(rng.normal(0, 2, (6, 10, 1)))
+    found = made.probabilities(seen_at(23, 90), prior=prior, none=0.0)
+    posterior = prior.update(made.log_likelihood(seen_at(23, 90), grid))
+    for row, probability in zip(found.rows, found.probability, strict=True):
+        at = grid.map.cell_of(*made.positions_m[row])
+        assert probability == pytest.approx(posterior.position()[at], rel=1e-3, abs=1e-9)
+
+
+def test_a_place_belongs_to_the_tile_that_owns_its_cell():
+    made = gallery(2000)
+    for x_m, y_m in places(300, half_m=1600, seed=9):
+        assert made.owner_of(x_m, y_m) == literal_owner(made, x_m, y_m)
+
+
+def test_none_must_be_a_probability():
+    with pytest.raises(ValueError, match="none must be"):
+        gallery().probabilities(QUERY, none=1.0)
+
+
 # ---------------------------------------------------------------- headings
 
 

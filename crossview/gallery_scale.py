@@ -1,0 +1,120 @@
+"""The one number that makes a gallery's similarities log-likelihoods, by maximum likelihood.
+
+How much more likely a query is at its true pose than at any place is what Gallery.log_likelihood
+says there: scale * similarity, less the log-mean-exp over the gallery. The mean of that over
+held-out queries is concave in the scale, so there is one best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from crossview import angles
+from crossview.errors import GalleryError
+from crossview.frames import GeoPose, Pose
+from crossview.gallery import Gallery, log_mean_exp
+
+if TYPE_CHECKING:
+    from crossview.manifest import Manifest
+
+SCALES = (0.1, 1000.0)
+"""Where the scale is searched."""
+
+
+@dataclass(frozen=True)
+class ScaleFit:
+    """A fitted scale and what it was fitted on.
+
+    Args:
+        scale: What similarities are multiplied with.
+        log_ratio_nats: Mean log of how much more likely queries are at their true poses than at
+            any place; at most the log of the number of tiles (times headings).
+        num_queries: That took part.
+        num_outside: That no tile holds; they did not.
+    """
+
+    scale: float
+    log_ratio_nats: float
+    num_queries: int
+    num_outside: int
+
+
+def fit_scale(gallery: Gallery, queries: Iterable[tuple[Any, Pose]]) -> ScaleFit:
+    """Fit the scale on queries that the encoder was not trained on.
+
+    One query more counts as lost: at its true pose it is as similar as any tile on average. So a
+    few queries that are all easy do not ask for certainty.
+
+    Args:
+        gallery: With an encoder, or queries are descriptors.
+        queries: Each with its true pose in the gallery's frame; without a heading all count alike.
+            About 33 MB of memory for a thousand queries and each heading bin.
+
+    Raises:
+        GalleryError: No query is where a tile is.
+    """
+    at_truth, anywhere, num_outside = [], [], 0
+    for query, pose in queries:
+        row = gallery.owner_of(pose.x_m, pose.y_m)
+        if row is None:
+            num_outside += 1
+            continue
+        descriptors = gallery.described(query)
+        similarity = descriptors @ gallery.descriptors[row].astype(np.float32)
+        if pose.heading_deg is not None:
+            similarity = similarity[[angles.bin_of(pose.heading_deg, len(similarity))]]
+        at_truth.append(similarity.astype(float))
+        anywhere.append(gallery.reference_similarity(descriptors).ravel())
+    if not at_truth:
+        raise GalleryError(
+            f"None of {num_outside} queries was taken where the gallery {gallery.name!r} has a "
+            "tile. Check that both are about the same place."
+        )
+
+    anything, mean = np.stack(anywhere), np.mean(anywhere, axis=1)
+
+    def log_ratios(scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Of the queries, and of each if it were lost."""
+        level = log_mean_exp(np.float32(scale) * anything, axis=1)
+        true = np.array([log_mean_exp(scale * similarity) for similarity in at_truth])
+        return true - level, scale * mean - level
+
+    def loss(log_scale: float) -> float:
+        found, lost = log_ratios(np.exp(log_scale))
+        return -float(found.sum() + lost.mean())
+
+    scale = float(np.exp(minimize_scalar(loss, bounds=np.log(SCALES), method="bounded").x))
+    return ScaleFit(scale, float(log_ratios(scale)[0].mean()), len(at_truth), num_outside)
+
+
+def held_out_queries(
+    manifest: Manifest, gallery: Gallery, *, split: str | None = None
+) -> Iterator[tuple[np.ndarray, Pose]]:
+    """Views of a dataset with known positions, described, with their poses.
+
+    Where the gallery has one descriptor for a query, it is that of the true heading: as if a
+    compass told.
+
+    Args:
+        manifest: The dataset.
+        gallery: With an encoder.
+        split: Only views of this one; it must be one that the encoder was not trained on.
+    """
+    if gallery.encoder is None:
+        raise GalleryError("Queries are described by an encoder: Gallery.load(folder, encoder).")
+    views = manifest.views
+    wanted = views["lat_deg"].notna() & ((split is None) | (views["split"] == split))
+    columns = ["view_id", "kind", "lat_deg", "lon_deg", "heading_deg"]
+    for view_id, kind, lat, lon, heading in views.loc[wanted, columns].itertuples(index=False):
+        read: Callable[[str], Any] = manifest.photo if kind == "photo" else manifest.panorama
+        known = None if np.isnan(heading) else float(heading)
+        pose = gallery.frame.pose(GeoPose(float(lat), float(lon), known))
+        query = read(view_id)
+        if gallery.num_headings == 1 and pose.heading_deg is not None:
+            query = gallery.encoder.describe(query, headings_deg=np.array([pose.heading_deg]))
+        yield gallery.described(query), pose
