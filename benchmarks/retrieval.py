@@ -23,9 +23,9 @@ HEAD = (
 )
 LEARNING = (
     "--loss", "infonce", "--smoothing", "0.1", "--learning-rate", "2e-3", "--batch-size", "128",
-    "--validate-every", "3",
+    "--validate-every", "2",
 )  # fmt: skip
-EPOCHS = 30
+EPOCHS = 10
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,10 @@ class KeyMissingError(CrossviewError, LookupError):
     """A provider needs a key and there is none, or its file can be read by others."""
 
 
+class FolderBusyError(CrossviewError, BlockingIOError):
+    """Another process writes into a folder."""
+
+
 class StoreError(CrossviewError, OSError):
     """A tile store cannot be read or written."""
 

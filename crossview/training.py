@@ -96,6 +96,7 @@ def train(
 
     Raises:
         WeightsError: The folder holds a training with other options.
+        FolderBusyError: Another process trains in it.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,8 +110,8 @@ def train(
         **dict(description or {}),
     }
     trainer = _trainer(encoder, contrast, pairs, options)
-    records = _restored(trainer, folder, about)
-    with _Board(folder / BOARD_FOLDER) as board:
+    with atomic.alone(folder), _Board(folder / BOARD_FOLDER) as board:
+        records = _restored(trainer, folder, about)
         for epoch in range(len(records), options.epochs):
             if _has_stalled(records, options.patience):
                 logger.info("No better for %d validations: stopped.", options.patience)

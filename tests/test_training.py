@@ -12,7 +12,8 @@ import pytest
 from keras import layers
 from pytest import approx
 
-from crossview.errors import WeightsError
+from crossview import atomic
+from crossview.errors import FolderBusyError, WeightsError
 from crossview.nn.encoders import encoder, load_encoder
 from crossview.nn.losses import contrastive_loss
 from crossview.nn.trainer import PairTrainer, Stretched, numbers
@@ -209,6 +210,12 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path):
     trained(tmp_path, epochs=1)
     with pytest.raises(WeightsError, match="other options \\(learning_rate\\)"):
         trained(tmp_path, epochs=1, learning_rate=0.1)
+
+
+def test_a_folder_in_which_somebody_trains_is_refused(tmp_path):
+    with atomic.alone(tmp_path), pytest.raises(FolderBusyError):
+        trained(tmp_path, epochs=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_events_for_tensorboard_are_written(tmp_path):

@@ -158,11 +158,18 @@ def synthesize(
     Raises:
         ManifestError: The folder holds a dataset of another recipe, or something else.
         MapError: A world cannot be read, or has no buildings, no streets or no room for a camera.
+        FolderBusyError: Another process makes it.
         OSError: The disk is full; what is made is kept.
     """
-    start_s = time.perf_counter()
     _check_workers(workers)
     out = Path(out).resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic.alone(out):
+        return _synthesized(recipe, out, workers, progress)
+
+
+def _synthesized(recipe: Recipe, out: Path, workers: int, progress: Progress | None) -> Summary:
+    start_s = time.perf_counter()
     state = _begun(recipe, out)
     if state.get("complete"):
         return _summary_of(state, out, 0, time.perf_counter() - start_s, workers)
