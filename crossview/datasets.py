@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import keras
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from crossview.manifest import Manifest
 from crossview.pairs import Augmentation, PairTable, ground_image
 from crossview.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from crossview.synthetic.on_the_fly import RenderedPairs
 
 MAX_KEPT_BYTES = 6_000_000_000
 """Images that are kept in memory once they are read and prepared."""
@@ -110,3 +113,72 @@ class ManifestPairs(keras.utils.PyDataset):
             return images
         rng = np.random.default_rng([self._seed, self.epoch, row])
         return self._augmentation(*images, rng, is_polar=self.preprocessing.polar is not None)
+
+
+class RenderedBatches(keras.utils.PyDataset):
+    """Pairs that are rendered while a network trains, as ManifestPairs gives stored ones.
+
+    Args:
+        pairs: Renders panoramas and tiles (crossview.synthetic.on_the_fly.RenderedPairs); its
+            workers and epochs are used.
+        preprocessing: What the network looks at.
+        augmentation: How pairs are varied.
+        seed: Of the augmentation.
+
+    Batches: `({"ground", "overhead"}, {})`; they have no position, so losses in metres are not for
+    them.
+    """
+
+    def __init__(
+        self,
+        pairs: RenderedPairs,
+        preprocessing: Preprocessing,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(workers=pairs.workers, max_queue_size=pairs.max_queue_size)
+        self.pairs = pairs
+        self.preprocessing = preprocessing
+        self._augmentation = augmentation
+        self._seed = seed
+
+    @property
+    def epoch(self) -> int:
+        """Number of the present epoch."""
+        return self.pairs.epoch
+
+    @epoch.setter
+    def epoch(self, number: int) -> None:
+        self.pairs.epoch = number
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.pairs)
+
+    def on_epoch_end(self) -> None:
+        """The next epoch has other pairs."""
+        self.pairs.on_epoch_end()
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """A batch of the present epoch; see the class."""
+        images, headings_deg = self.pairs[index]
+        rng = np.random.default_rng([self._seed, self.epoch, index])
+        made = [
+            self._prepared(panorama, tile, float(heading_deg), rng)
+            for panorama, tile, heading_deg in zip(
+                images["panorama"], images["tile"], headings_deg, strict=True
+            )
+        ]
+        ground, overhead = (np.stack(side) for side in zip(*made, strict=True))
+        return {"ground": ground, "overhead": overhead}, {}
+
+    def _prepared(
+        self, panorama: np.ndarray, tile: np.ndarray, heading_deg: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        ground = self.preprocessing.ground_of_sphere(panorama, heading_deg=heading_deg)
+        overhead = self.preprocessing.overhead(tile)
+        if self._augmentation is None:
+            return ground, overhead
+        is_polar = self.preprocessing.polar is not None
+        return self._augmentation(ground, overhead, rng, is_polar=is_polar)

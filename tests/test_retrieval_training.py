@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 from pytest import approx
 
+from crossview.cameras import Equirectangular
 from crossview.cli import main
-from crossview.datasets import ManifestPairs
+from crossview.datasets import ManifestPairs, RenderedBatches
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pairs import Augmentation, PairTable, seen
+from crossview.photos import Panorama
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 from crossview.retrieval import Exam, PixelCorrelation, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
+from crossview.synthetic.on_the_fly import RenderedPairs
+from crossview.synthetic.worlds import World
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -175,6 +179,27 @@ def test_neighbours_share_batches_of_a_region(manifest):
     )
     spread_m = [np.ptp(pairs[k][1]["position_m"], axis=0).max() for k in range(len(pairs))]
     assert max(spread_m) < 1000
+
+
+@pytest.mark.slow
+def test_pairs_that_are_rendered_while_training_are_those_that_were_stored(folder):
+    """Prepared like views of a dataset: the middle of a ground image looks north."""
+    worlds = [World.read("town-1", folder / "maps" / "town-1.osm")]
+    options = {
+        "batch_size": 4, "num_batches": 2, "panorama": Equirectangular(128, 64), "tile_px": 64,
+        "cell_m": 1.0, "randomness": 0.0, "traffic": 0.0, "seed": 5,
+    }  # fmt: skip
+    any_way = RenderedBatches(RenderedPairs(worlds, heading_spread_deg=180.0, **options), SMALL)
+    (images, facts), headings_deg = any_way[1], any_way.pairs[1][1]
+    assert facts == {} and images["ground"].shape == images["overhead"].shape == (4, 16, 64, 3)
+    assert np.ptp(headings_deg) > 30
+    for k, panorama in enumerate(any_way.pairs[1][0]["panorama"]):
+        looking = Panorama(panorama, float(headings_deg[k]))
+        assert np.array_equal(images["ground"][k], SMALL.ground(looking))
+    any_way.epoch = 3
+    assert any_way.pairs.epoch == 3 and not np.array_equal(
+        any_way[1][0]["ground"], images["ground"]
+    )
 
 
 # ---------------------------------------------------------------- commands
