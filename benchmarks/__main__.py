@@ -14,6 +14,7 @@ from typing import Any
 
 BENCHMARKS = {
     "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
+    "gallery": "galleries: search within a prior and without one, beside brute force and FAISS",
     "manifest": "a manifest of a million views: saving, loading, checking, appending",
     "neighbours": "a loss of neighbours against a global one, within a prior, over three seeds",
     "osm": "maps from files: reading beside osmnx, drawing windows of a town and a city",
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "render": "pictures of worlds: panoramas, photos, tiles and pairs per second; a city's memory",
     "retrieval": "a tiny encoder on rendered towns, beside an untrained one and pixels",
     "tiles": "downloads against a rate limit, the tile store, and resuming",
+    "two_stage": "a square kilometre searched: a gallery's five windows, then columns",
     "voting": "exhaustive voting against a plain FFT formulation and scipy.signal.fftconvolve",
     "worlds": "the semantic matcher on rendered worlds: perfect labels, errors, a network's",
 }
