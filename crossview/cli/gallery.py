@@ -12,6 +12,7 @@ import click
 
 from crossview import console
 from crossview.cli import options
+from crossview.statements import OUTSIDE
 
 if TYPE_CHECKING:
     from crossview.frames import LocalFrame
@@ -108,6 +109,35 @@ def build(
 
 @command.command()
 @gallery_folder
+@options.dataset
+@encoder_folder
+@click.option("--split", help="Only views of this split, such as val.")
+@as_json
+def fit(gallery: Path, dataset: Path, model: Path, split: str | None, as_json: bool) -> None:
+    """Fit the scale that makes GALLERY's similarities probabilities, and remember it there.
+
+    The views of DATASET that have a position are the queries. They must not be views that the
+    encoder was trained on: those look more alike than new ones will.
+    """
+    from crossview import gallery_files, gallery_scale
+    from crossview.gallery import Gallery
+    from crossview.manifest import Manifest
+
+    searched = Gallery.load(gallery, _encoder(model))
+    queries = gallery_scale.held_out_queries(Manifest.load(dataset), searched, split=split)
+    found = gallery_scale.fit_scale(searched, console.progress(queries, total=None, unit="view"))
+    gallery_files.store_scale(gallery, found.scale)
+    click.echo(
+        json.dumps(vars(found))
+        if as_json
+        else f"Scale {found.scale:.4g}. {found.num_queries:,} queries are "
+        f"{found.log_ratio_nats:.2f} nats more likely at their places than anywhere; "
+        f"{found.num_outside:,} were outside of the tiles."
+    )
+
+
+@command.command()
+@gallery_folder
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @encoder_folder
 @click.option("--k", type=click.IntRange(min=1), default=SHOWN, show_default=True, help="Tiles.")
@@ -128,6 +158,13 @@ def build(
     "prior_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Only tiles that are possible in a posterior (.npz), weighed by its probabilities.",
+)
+@click.option(
+    "--none",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=OUTSIDE,
+    show_default=True,
+    help="Probability, before the photo is seen, that it is none of these tiles.",
 )
 @click.option("--panorama", is_flag=True, help="The photo is a 360 degree panorama.")
 @click.option("--heading-deg", type=float, help="Of its middle, clockwise from true north.")
@@ -154,6 +191,7 @@ def search(
     radius_m: float | None,
     area: Path | None,
     prior_file: Path | None,
+    none: float,
     panorama: bool,
     heading_deg: float | None,
     focal_px: float | None,
@@ -164,7 +202,9 @@ def search(
 ) -> None:
     """Which tiles of GALLERY look most like PHOTO?
 
-    Prints them best first: name, similarity (1 is equal), latitude and longitude of the middle.
+    Prints them best first: similarity (1 is equal), probability where the gallery has a scale,
+    latitude and longitude of the middle, name; and how probable it is that none of the tiles is
+    right.
     """
     from crossview import photos
     from crossview.gallery import Gallery
@@ -192,7 +232,7 @@ def search(
     )
     found = searched.search(described, k, prior=prior)
     places = searched.frame.to_geodetic(*searched.positions_m[found.rows].T)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"tile_id": tile_id, "similarity": similarity, "lat_deg": lat, "lon_deg": lon}
         for tile_id, similarity, lat, lon in zip(
             searched.tile_ids[found.rows].tolist(),
@@ -201,17 +241,30 @@ def search(
             strict=True,
         )
     ]
+    answer: dict[str, Any] = {"gallery": searched.name, "found": rows}
+    if searched.scale is not None:
+        stated = searched.probabilities(described, prior=prior, none=none)
+        by_row = dict(zip(stated.rows.tolist(), stated.probability.tolist(), strict=True))
+        for row, tile in zip(rows, found.rows.tolist(), strict=True):
+            row["probability"] = by_row[tile]
+        answer["probability_none"] = stated.none
     if picture is not None:
         from crossview import gallery_plots
         from crossview.pictures import write_figure
 
         write_figure(gallery_plots.retrieval_strip(query.image, searched, found), picture)
-    if as_json:
-        click.echo(json.dumps({"gallery": searched.name, "found": rows}))
-        return
-    for row in rows:
+    click.echo(json.dumps(answer) if as_json else _sentences(answer))
+
+
+def _sentences(answer: dict[str, Any]) -> str:
+    lines = []
+    for row in answer["found"]:
+        stated = f"{row['probability']:6.1%}  " if "probability" in row else ""
         place = f"{row['lat_deg']:.6f} {row['lon_deg']:.6f}"
-        click.echo(f"{row['similarity']:.4f}  {place}  {row['tile_id']}")
+        lines.append(f"{row['similarity']:.4f}  {stated}{place}  {row['tile_id']}")
+    if "probability_none" in answer:
+        lines.append(f"none of these tiles: {answer['probability_none']:.1%}")
+    return "\n".join(lines)
 
 
 def _prior(
