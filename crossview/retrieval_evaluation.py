@@ -30,6 +30,12 @@ NORM_TOLERANCE = 0.01
 
 ONE_PERCENT = ("floor", "floor+1", "round+1")
 
+VIGOR_RADIUS_M = 6_371_004.0
+"""Of the sphere on which VIGOR measures."""
+
+THRESHOLDS_M = 1.1 ** (np.arange(242) / 5)
+"""VIGOR's thresholds of errors, 1 m to 99 m."""
+
 Descriptors = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.int64]
 
@@ -44,29 +50,31 @@ class Ranks:
         num_right: (queries,) right tiles that are as similar as the best; 0 where a query has no
             right tile at all, which is a miss at every K.
         num_tiles: (queries,) tiles that compete, and right ones.
+        first: (queries,) the most similar tile, right, competing or ignored; of those that tie
+            the first of the gallery; -1 for a query without any candidate.
     """
 
     num_better: Indices
     num_tied: Indices
     num_right: Indices
     num_tiles: Indices
+    first: Indices
 
     @property
     def middle(self) -> npt.NDArray[np.float64]:
-        """(queries,) mid-ranks from 0: the mean over all orders of ties; inf without right tile."""
+        """(queries,) ranks from 0, the mean over all orders of ties; inf without a right tile."""
         # the first of r right tiles among t others stands at t / (r + 1) in the mean
         rank = self.num_better + self.num_tied / (self.num_right + 1)
         return np.where(self.num_right > 0, rank, np.inf)
 
     def hits(self, k: int) -> npt.NDArray[np.float64]:
         """(queries,) probability that a right tile is among the first k, over orders of ties."""
-        places = np.clip(k - self.num_better, 0, None)
-        places = np.minimum(places, self.num_tied + self.num_right)
-        # none of the places: C(tied, places) / C(tied + right, places)
+        all_tied = self.num_tied + self.num_right
+        places = np.minimum(np.maximum(k - self.num_better, 0), all_tied)
+        # none has one of the places: C(tied, places) / C(tied + right, places)
         can_miss = places <= self.num_tied
-        log_miss = _log_choose(self.num_tied, np.where(can_miss, places, 0)) - _log_choose(
-            self.num_tied + self.num_right, np.where(can_miss, places, 0)
-        )
+        places = np.where(can_miss, places, 0)
+        log_miss = _log_choose(self.num_tied, places) - _log_choose(all_tied, places)
         return np.where(can_miss, -np.expm1(log_miss), 1.0)
 
 
@@ -104,13 +112,13 @@ class TileLists:
         return self.indices[self.starts[query] : self.starts[query + 1]]
 
     @classmethod
-    def of(cls, lists: npt.ArrayLike | Sequence[npt.ArrayLike] | TileLists) -> TileLists:
+    def of(cls, lists: Lists) -> TileLists:
         """From one index for each query, or a sequence of any number of them for each."""
         if isinstance(lists, TileLists):
             return lists
         if isinstance(lists, np.ndarray) and lists.ndim == 1 and lists.dtype != object:
             return cls(np.arange(len(lists) + 1), lists.astype(np.int64))
-        rows = [np.atleast_1d(np.asarray(row, np.int64)) for row in lists]  # type: ignore[union-attr]
+        rows = [np.unique(np.asarray(row, np.int64)) for row in lists]
         starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
         return cls(starts, np.concatenate([np.empty(0, np.int64), *rows]))
 
@@ -119,6 +127,10 @@ class TileLists:
         bounds = self.starts[start : stop + 1]
         row = np.repeat(np.arange(stop - start), np.diff(bounds))
         return row, self.indices[bounds[0] : bounds[-1]]
+
+
+Lists = npt.NDArray[np.int64] | Sequence[npt.ArrayLike] | TileLists
+"""For each query one tile, (queries,) indices, or any number of them."""
 
 
 def tiles_within(
@@ -163,106 +175,243 @@ class BlockPlan:
         return cls(rows, 5 * rows**2 + 12 * width * rows)
 
 
+@dataclass(frozen=True, eq=False)
+class Protocol:
+    """What counts as found.
+
+    Args:
+        right: (queries,) index of each query's right tile, or for each query all of them: the
+            best counts, and they do not compete with each other.
+        ignored: For each query the tiles that do not compete.
+        candidates: For each query the only tiles that are looked at (a prior); right tiles that
+            are not among them are not found.
+    """
+
+    right: Lists
+    ignored: Lists | None = None
+    candidates: Lists | None = None
+
+
 def ranks(
     queries: Descriptors,
     tiles: Descriptors,
-    right: npt.ArrayLike | Sequence[npt.ArrayLike] | TileLists,
+    right: Lists,
     *,
-    ignored: Sequence[npt.ArrayLike] | TileLists | None = None,
-    candidates: Sequence[npt.ArrayLike] | TileLists | None = None,
+    ignored: Lists | None = None,
+    candidates: Lists | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Ranks:
-    """Where right tiles stand among all, or among candidates.
+    """Where right tiles stand among all tiles, or among candidates; see Protocol.
 
     Args:
         queries: (queries, D)
         tiles: (tiles, D)
-        right: (queries,) index of each query's right tile, or for each query all of them: the
-            best counts, and they do not compete with each other.
-        ignored: For each query the tiles that do not compete (VIGOR's semi-positives).
-        candidates: For each query the only tiles that are looked at (a prior); right tiles that
-            are not among them are not found.
+        right: The tile or the tiles that each query is to find.
+        ignored: Tiles that do not compete.
+        candidates: The only tiles that are looked at.
         max_bytes: For blocks.
     """
-    right = TileLists.of(right)
-    ignored = TileLists.of([()] * len(queries) if ignored is None else ignored)
-    candidates = None if candidates is None else TileLists.of(candidates)
-    for name, lists in {"right": right, "ignored": ignored, "candidates": candidates}.items():
-        if lists is None:
-            continue
-        if len(lists) != len(queries):
-            raise ValueError(f"{name} is for {len(lists)} queries, but there are {len(queries)}.")
-        if lists.indices.size and not 0 <= lists.indices.min() <= lists.indices.max() < len(tiles):
-            raise ValueError(f"{name} has indices outside of the {len(tiles)} tiles.")
+    protocol = Protocol(right, ignored, candidates)
+    return ranks_by(queries, tiles, [protocol], max_bytes=max_bytes)[0]
+
+
+def ranks_by(
+    queries: Descriptors,
+    tiles: Descriptors,
+    protocols: Sequence[Protocol],
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> list[Ranks]:
+    """Ranks by several protocols, of one multiplication of all queries and tiles.
+
+    Args:
+        queries: (queries, D)
+        tiles: (tiles, D)
+        protocols: What counts; the published ones are
+
+            - SAFA, DSM, TransGeo, VIGOR and others: each query's own tile is right.
+            - CVACT_test: right are all tiles_within 5 m of the query.
+            - Xia et al. (2020), local: candidates are tiles_within 100 m.
+            - Xia et al. (2021): right are all within 5 m, candidates all within 50 m.
+            - VIGOR's hit rate: the recall at 1 while semi-positives are ignored. The geometric
+              one: right are all tiles_containing the camera.
+            - VIGOR with a coarse fix: candidates are tiles_containing the fix, of a footprint
+              of 400 m.
+        max_bytes: For blocks.
+
+    Returns:
+        As many as protocols.
+    """
     if queries.shape[1] != tiles.shape[1]:
         raise ValueError(
             f"Queries have {queries.shape[1]} numbers and tiles {tiles.shape[1]}: they are of "
             "different encoders."
         )
-    if candidates is not None:
-        return _ranks_among(queries, tiles, right, ignored, candidates)
-    return _ranks_among_all(queries, tiles, right, ignored, BlockPlan.of(tiles.shape[1], max_bytes))
+    listed = [_Listed(protocol, len(queries), len(tiles)) for protocol in protocols]
+    plan = BlockPlan.of(tiles.shape[1], max_bytes)
+    among_all = [one for one in listed if one.candidates is None]
+    for_all = iter(_ranks_among_all(queries, tiles, among_all, plan) if among_all else ())
+    return [
+        next(for_all) if one.candidates is None else _ranks_among(queries, tiles, one)
+        for one in listed
+    ]
+
+
+def errors_m(
+    first: Indices,
+    query_position_m: npt.ArrayLike,
+    tile_position_m: npt.ArrayLike,
+    *,
+    offset_m: npt.ArrayLike = 0.0,
+) -> npt.NDArray[np.float64]:
+    """(queries,) metres between queries and where their most similar tiles say that they are.
+
+    Args:
+        first: (queries,) of Ranks; where it is -1 the error is inf.
+        query_position_m: (queries, 2) east, north.
+        tile_position_m: (tiles, 2) centres.
+        offset_m: (queries, 2) from the tile's centre to the place, where a network tells it.
+    """
+    told_m = np.asarray(tile_position_m, np.float64)[first] + np.asarray(offset_m)
+    error_m = np.hypot(*(told_m - np.asarray(query_position_m, np.float64)).T)
+    return np.where(first >= 0, error_m, np.inf)
+
+
+def metre_curve(
+    error_m: npt.ArrayLike, thresholds_m: npt.ArrayLike = THRESHOLDS_M
+) -> npt.NDArray[np.float64]:
+    """(thresholds,) shares of errors that are less than each threshold."""
+    ordered_m = np.sort(np.asarray(error_m, np.float64))
+    return np.searchsorted(ordered_m, np.asarray(thresholds_m), side="left") / len(ordered_m)
+
+
+def great_circle_m(
+    lat_deg: npt.ArrayLike,
+    lon_deg: npt.ArrayLike,
+    other_lat_deg: npt.ArrayLike,
+    other_lon_deg: npt.ArrayLike,
+    *,
+    radius_m: float = VIGOR_RADIUS_M,
+) -> npt.NDArray[np.float64]:
+    """Metres between places on a sphere, by the haversine formula; VIGOR's errors are such."""
+    lat, other_lat = np.radians(lat_deg), np.radians(other_lat_deg)
+    apart = np.radians(np.subtract(other_lon_deg, lon_deg))
+    square = (
+        np.sin((other_lat - lat) / 2) ** 2
+        + np.cos(lat) * np.cos(other_lat) * np.sin(apart / 2) ** 2
+    )
+    return 2 * radius_m * np.arcsin(np.sqrt(square))
+
+
+class _Listed:
+    """A protocol's lists, checked."""
+
+    def __init__(self, protocol: Protocol, num_queries: int, num_tiles: int) -> None:
+        none = TileLists(np.zeros(num_queries + 1, np.int64), np.empty(0, np.int64))
+        self.right = TileLists.of(protocol.right)
+        self.ignored = none if protocol.ignored is None else TileLists.of(protocol.ignored)
+        candidates = protocol.candidates
+        self.candidates = None if candidates is None else TileLists.of(candidates)
+        for name in ("right", "ignored", "candidates"):
+            lists = getattr(self, name)
+            if lists is None:
+                continue
+            if len(lists) != num_queries:
+                raise ValueError(
+                    f"{name} is for {len(lists)} queries, but there are {num_queries}."
+                )
+            tile = lists.indices
+            if tile.size and not 0 <= tile.min() <= tile.max() < num_tiles:
+                raise ValueError(f"{name} has indices outside of the {num_tiles} tiles.")
+
+
+class _Count:
+    """Ranks by one protocol of a block of queries, as blocks of tiles pass by."""
+
+    def __init__(
+        self, listed: _Listed, here: slice, block: Descriptors, tiles: Descriptors, plan: BlockPlan
+    ) -> None:
+        row, tile = listed.right.of_rows(here.start, here.stop)
+        ignored_row, ignored_tile = listed.ignored.of_rows(here.start, here.stop)
+        score = _paired(block, tiles, row, tile, plan.rows)
+        self.best = np.full(len(block), -np.inf, np.float32)
+        np.maximum.at(self.best, row, score)
+        self.num_right = np.bincount(row[score >= self.best[row] - TIE], minlength=len(block))
+        # what does not compete, in the order in which blocks of tiles come
+        both = np.stack([np.append(tile, ignored_tile), np.append(row, ignored_row)])
+        self.out_tile, self.out_row = np.unique(both, axis=1)
+        is_right = np.isin(self.out_tile * len(block) + self.out_row, tile * len(block) + row)
+        num_ignored = np.bincount(self.out_row[~is_right], minlength=len(block))
+        self.num_tiles = len(tiles) - num_ignored
+        self.num_better, self.num_as_good = np.zeros((2, len(block)), np.int64)
+
+    def add(self, scores: npt.NDArray[np.float32], first: int) -> None:
+        """Count inner products, (queries of the block, tiles from first)."""
+        low, high = np.searchsorted(self.out_tile, (first, first + scores.shape[1]))
+        row, col = self.out_row[low:high], self.out_tile[low:high] - first
+        out_scores = scores[row, col]
+
+        def num_above(bar: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+            out = np.bincount(row[out_scores > bar[row]], minlength=len(bar))
+            return np.count_nonzero(scores > bar[:, None], axis=1) - out
+
+        self.num_better += num_above(self.best + TIE)
+        self.num_as_good += num_above(self.best - TIE)
+
+    def columns(self) -> npt.NDArray[np.int64]:
+        """(4, queries of the block), as the fields of Ranks."""
+        return np.stack(
+            [self.num_better, self.num_as_good - self.num_better, self.num_right, self.num_tiles]
+        )
 
 
 def _ranks_among_all(
-    queries: Descriptors, tiles: Descriptors, right: TileLists, ignored: TileLists, plan: BlockPlan
-) -> Ranks:
-    better, tied, num_right = np.zeros((3, len(queries)), np.int64)
-    num_tiles = np.full(len(queries), len(tiles))
+    queries: Descriptors, tiles: Descriptors, protocols: Sequence[_Listed], plan: BlockPlan
+) -> list[Ranks]:
+    columns = np.zeros((len(protocols), 5, len(queries)), np.int64)
+    first_tile = np.zeros(len(queries), np.int64)
     products = np.empty(plan.rows**2, np.float32)
     for start in range(0, len(queries), plan.rows):
         block = _checked(queries, start, start + plan.rows, "queries")
         here = slice(start, start + len(block))
-        row, tile = right.of_rows(here.start, here.stop)
-        score = _paired(block, tiles, row, tile, plan.rows)
-        best = np.full(len(block), -np.inf, np.float32)
-        np.maximum.at(best, row, score)
-        num_right[here] = np.bincount(row[score >= best[row] - TIE], minlength=len(block))
-        ignored_row, ignored_tile = ignored.of_rows(here.start, here.stop)
-        out = np.unique(
-            np.stack([np.concatenate([tile, ignored_tile]), np.concatenate([row, ignored_row])]),
-            axis=1,
-        )
-        is_right = np.isin(out[0] * len(block) + out[1], tile * len(block) + row)
-        num_tiles[here] -= np.bincount(out[1, ~is_right], minlength=len(block))
+        counts = [_Count(listed, here, block, tiles, plan) for listed in protocols]
+        highest = np.full(len(block), -np.inf, np.float32)
         for first in range(0, len(tiles), plan.rows):
             other = _checked(tiles, first, first + plan.rows, "tiles", is_new=start == 0)
-            size = len(block) * len(other)
-            scores = products[:size].reshape(len(block), len(other))
+            scores = products[: len(block) * len(other)].reshape(len(block), len(other))
             np.matmul(block, other.T, out=scores)
-            low, high = np.searchsorted(out[0], (first, first + len(other)))
-            scores[out[1, low:high], out[0, low:high] - first] = -np.inf
-            above = np.count_nonzero(scores > (best + TIE)[:, None], axis=1)
-            better[here] += above
-            tied[here] += np.count_nonzero(scores >= (best - TIE)[:, None], axis=1) - above
-    has_right = num_right > 0
-    better[~has_right], tied[~has_right] = num_tiles[~has_right], 0
-    return Ranks(better, tied, num_right, num_tiles)
+            best = scores.argmax(axis=1)
+            score = scores[np.arange(len(block)), best]
+            first_tile[here] = np.where(score > highest, first + best, first_tile[here])
+            highest = np.maximum(highest, score)
+            for count in counts:
+                count.add(scores, first)
+        columns[:, :4, here] = [count.columns() for count in counts]
+    columns[:, 4] = first_tile
+    return [Ranks(*one) for one in columns]
 
 
-def _ranks_among(
-    queries: Descriptors,
-    tiles: Descriptors,
-    right: TileLists,
-    ignored: TileLists,
-    candidates: TileLists,
-) -> Ranks:
-    counts = np.zeros((4, len(queries)), np.int64)
+def _ranks_among(queries: Descriptors, tiles: Descriptors, listed: _Listed) -> Ranks:
+    columns = np.zeros((5, len(queries)), np.int64)
     for k in range(len(queries)):
-        found = np.unique(candidates[k])
-        is_right = np.isin(found, right[k])
-        competes = ~is_right & ~np.isin(found, ignored[k])
-        counts[3, k] = np.count_nonzero(competes | is_right)
-        if not is_right.any():
-            counts[0, k] = counts[3, k]
+        found = np.unique(listed.candidates[k])  # type: ignore[index]
+        if found.size == 0:
+            columns[4, k] = -1
             continue
+        is_right = np.isin(found, listed.right[k])
+        competes = ~is_right & ~np.isin(found, listed.ignored[k])
         query = _checked(queries, k, k + 1, "queries")[0]
         scores = _checked(tiles, found, None, "tiles") @ query
-        best = scores[is_right].max()
-        counts[0, k] = np.count_nonzero(scores[competes] > best + TIE)
-        counts[1, k] = np.count_nonzero(scores[competes] >= best - TIE) - counts[0, k]
-        counts[2, k] = np.count_nonzero(scores[is_right] >= best - TIE)
-    return Ranks(*counts)
+        best = scores[is_right].max(initial=-np.inf)
+        num_better = np.count_nonzero(scores[competes] > best + TIE)
+        columns[:, k] = (
+            num_better,
+            np.count_nonzero(scores[competes] > best - TIE) - num_better,
+            np.count_nonzero(scores[is_right] > best - TIE),
+            np.count_nonzero(competes | is_right),
+            found[scores.argmax()],
+        )
+    return Ranks(*columns)
 
 
 def _paired(

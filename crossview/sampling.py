@@ -163,14 +163,17 @@ class NeighbourBatches:
         order = rng.permutation(len(self.position_m))
 
         def neighbours(centre: int) -> Indices:
-            return self._drawn(centre, packing.is_placed, rng)
+            found = self.neighbours(centre)
+            found = found[packing.batch_of[found] < 0]
+            nearest, others = found[: self.num_nearest], found[self.num_nearest :]
+            return np.concatenate([nearest, rng.permutation(others)])
 
         if self.num_companions is None:
             packing.add_whole(order, neighbours)
-            rest = np.flatnonzero(~packing.is_placed)
+            rest = packing.unplaced()
             for group in _compact(rest, self.position_m[rest], self.batch_size, rng):
                 packing.add_batch(group)
-            packing.add_groups(np.flatnonzero(~packing.is_placed), lambda _: ())
+            packing.add_groups(packing.unplaced(), lambda _: ())
         else:
             packing.add_groups(order, neighbours, self.num_companions)
         return packing.finished(rng)
@@ -237,15 +240,6 @@ class NeighbourBatches:
         apart_m = np.linalg.norm(self.position_m[found] - self.position_m[pair], axis=1)
         return found[np.argsort(apart_m, kind="stable")]
 
-    def _drawn(
-        self, centre: int, is_placed: npt.NDArray[np.bool_], rng: np.random.Generator
-    ) -> Indices:
-        """Neighbours of a centre that are not placed yet, in the order to take them."""
-        found = self.neighbours(centre)
-        found = found[~is_placed[found]]
-        nearest, others = found[: self.num_nearest], found[self.num_nearest :]
-        return np.concatenate([nearest, rng.permutation(others)])
-
 
 def sphere_m(lat_deg: npt.ArrayLike, lon_deg: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Places on a sphere of the Earth's radius, (..., 3) metres from its centre.
@@ -276,9 +270,8 @@ class _Packing:
         self.batches: list[list[int]] = []
         self.batch_of = np.full(num_pairs, -1)
 
-    @property
-    def is_placed(self) -> npt.NDArray[np.bool_]:
-        return self.batch_of >= 0
+    def unplaced(self) -> Indices:
+        return np.flatnonzero(self.batch_of < 0)
 
     def excluded_by(self, pair: int) -> Indices:
         if self.conflicts is None:
