@@ -37,6 +37,7 @@ COMMANDS = {
     ("fit", "semantic"),
     ("gallery",),
     ("gallery", "build"),
+    ("gallery", "fit"),
     ("gallery", "search"),
     ("localize",),
     ("report",),
