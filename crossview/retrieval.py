@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crossview import console, retrieval_evaluation
+from crossview import console
 from crossview.angles import FULL_TURN_DEG
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pairs import PairTable, ground_image, positions_m, seen
 from crossview.preprocessing import Preprocessing
+from crossview.retrieval_evaluation import (
+    Protocol,
+    errors_m,
+    one_percent,
+    ranks_by,
+    recall,
+    tiles_containing,
+    tiles_within,
+)
 
 BATCH_SIZE = 64
 """Images that are described at a time."""
@@ -26,7 +36,7 @@ WITHIN_M = 5.0
 SEMIPOSITIVE = "semipositive"
 
 
-class Describer(Protocol):
+class Describer(typing.Protocol):
     """What makes descriptors of prepared images: an encoder, or a baseline."""
 
     @property
@@ -136,6 +146,12 @@ class Exam:
                 found[queries[view_id]].append(numbers[tile_id])
         return found
 
+    @property
+    def footprint_m(self) -> float:
+        """Side of the first tile on the ground."""
+        pixels = self.manifest.tile_pixels(self.tile_ids[0])
+        return len(pixels) * float(self.manifest.row("tiles", self.tile_ids[0])["cell_m"])
+
     def query_descriptors(self, describer: Describer, seeing: Seeing) -> np.ndarray:
         """Descriptors of the views as a camera sees them, (queries, D)."""
         pairs = zip(self.table.view_ids, self.table.tile_ids, strict=True)
@@ -163,27 +179,35 @@ class Exam:
             tiles: (tiles, D)
             prior_radius_m: Also look among the tiles within this of each query only.
         """
+        position_m, tile_m = self.table.position_m, self.tile_position_m
         right = self.right()
-        ranks = retrieval_evaluation.ranks(queries, tiles, right)
-        found: dict[str, Any] = {f"recall_{k}": retrieval_evaluation.recall(ranks, k) for k in KS}
-        for convention in ("floor", "floor+1"):
-            k = retrieval_evaluation.one_percent(len(tiles), convention)
-            name = f"recall_one_percent_{convention.replace('+1', '_plus_1')}"
-            found[name] = retrieval_evaluation.recall(ranks, k)
+        protocols = {
+            "own": Protocol(right),
+            "close": Protocol(tiles_within(position_m, tile_m, WITHIN_M)),
+            "holding": Protocol(tiles_containing(position_m, tile_m, self.footprint_m)),
+        }
         if any(semi := self.semipositives()):
-            others = retrieval_evaluation.ranks(queries, tiles, right, ignored=semi)
-            found["hit_rate"] = retrieval_evaluation.recall(others, 1)
-        position_m = self.table.position_m
-        close = retrieval_evaluation.tiles_within(position_m, self.tile_position_m, WITHIN_M)
-        any_close = retrieval_evaluation.ranks(queries, tiles, close)
-        found["any_within_5m_1"] = retrieval_evaluation.recall(any_close, 1)
+            protocols["hit"] = Protocol(right, ignored=semi)
         if prior_radius_m is not None:
-            near = retrieval_evaluation.tiles_within(
-                position_m, self.tile_position_m, prior_radius_m
-            )
-            local = retrieval_evaluation.ranks(queries, tiles, right, candidates=near)
-            found |= {f"local_recall_{k}": retrieval_evaluation.recall(local, k) for k in KS}
-            found["local_num_tiles"] = float(np.mean(local.num_tiles))
+            near = tiles_within(position_m, tile_m, prior_radius_m)
+            protocols["local"] = Protocol(right, candidates=near)
+        ranks = dict(
+            zip(protocols, ranks_by(queries, tiles, list(protocols.values())), strict=True)
+        )
+        floor, plus_1 = (one_percent(len(tiles), how) for how in ("floor", "floor+1"))
+        found: dict[str, Any] = {
+            **{f"recall_{k}": recall(ranks["own"], k) for k in KS},
+            "recall_one_percent_floor": recall(ranks["own"], floor),
+            "recall_one_percent_plus_1": recall(ranks["own"], plus_1),
+            "any_within_5m_1": recall(ranks["close"], 1),
+            "contains_camera_1": recall(ranks["holding"], 1),
+            "median_error_m": float(np.median(errors_m(ranks["own"].first, position_m, tile_m))),
+        }
+        if "hit" in ranks:
+            found["hit_rate"] = recall(ranks["hit"], 1)
+        if "local" in ranks:
+            found |= {f"local_recall_{k}": recall(ranks["local"], k) for k in KS}
+            found["local_num_tiles"] = float(np.mean(ranks["local"].num_tiles))
         return {**found, "num_queries": len(queries), "num_tiles": len(tiles)}
 
 

@@ -202,8 +202,9 @@ def retrieval(
     """Look for every view of DATASET among its tiles, and print recalls.
 
     Shares are fractions, ties never help. recall_K: the view's own tile is among the first K;
-    any_within_5m_1: the first tile's centre is within 5 m; local_recall_K: among the tiles within
-    --prior-radius-m only.
+    any_within_5m_1: the first tile's centre is within 5 m; contains_camera_1: it shows the place at
+    all; local_recall_K: among the tiles within --prior-radius-m only; hit_rate: at 1, where tiles
+    that show the place beside its own do not compete.
     """
     from crossview.manifest import Manifest
     from crossview.retrieval import Describer, Exam, PixelCorrelation, Seeing
