@@ -81,8 +81,8 @@ class NeighbourBatches:
         batch_size: Pairs of a batch, 2 or more.
         radius_m: Neighbours are at most so far away; or
         num_neighbours: they are so many nearest ones.
-        num_companions: Neighbours that go with each centre (Sample4Geo: half a batch less one;
-            VIGOR's mining: 1); None fills a batch (Xia et al.).
+        num_companions: Neighbours that go with each centre (Sample4Geo: 64 in batches of
+            128; VIGOR's mining: 1); None fills a batch (Xia et al.).
         num_nearest: So many of them are the nearest, the others are drawn.
         seed: Of everything.
         excluding: (pairs, any) ids, -1 for none: pairs that share an id share no batch.
@@ -394,9 +394,10 @@ def _conflicts(
     if excluding is not None:
         ids = np.asarray(excluding).reshape(num_pairs, -1)
         pair, col = np.nonzero(ids >= 0)
-        _, which = np.unique(ids[pair, col], return_inverse=True)
-        shows = sparse.csr_array((np.ones(len(pair), np.int32), (pair, which)))
-        shows.resize(num_pairs, shows.shape[1])
+        names, which = np.unique(ids[pair, col], return_inverse=True)
+        shows = sparse.csr_array(
+            (np.ones(len(pair), np.int32), (pair, which)), (num_pairs, len(names))
+        )
         found.append((shows @ shows.T).tocoo())
     if close is not None:
         both = np.concatenate([close, close[:, ::-1]]).T

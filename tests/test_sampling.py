@@ -261,6 +261,10 @@ def test_batches_stay_small_where_only_few_may_share_one():
     assert np.mean([len(batch) for batch in batches]) > 4.9
 
 
+def test_ids_that_are_all_missing_exclude_nothing():
+    assert len(RandomBatches(6, 6, excluding=np.full((6, 2), -1)).epoch(0)[0]) == 6
+
+
 # Bad input
 
 
