@@ -31,12 +31,15 @@ _LOWEST_PERCENTILE = 20.0
 """Tiles that look less like the query than this share of them are all white."""
 
 _RASTER_CELLS = 600
-_DOT_SHARE = 0.85
+_DOT_SHARE, _SMALLEST_DOT_SHARE = 0.85, 0.012
+"""Diameter of a dot as a share of the distance between tiles, and of the picture."""
+
 _MARGIN_SHARE = 0.04
 _PRIOR_COLOR, _HIT_COLOR, _MISS_COLOR = "#1146c4", "#00a04a", "#b0b0b0"
 _PANEL_INCHES = 2.1
 _OVERLAY_COLORMAP = "inferno"
-_OVERLAY_PERCENTILES = (2.0, 98.0)
+_OVERLAY_PERCENTILES = (2.0, 99.5)
+_OVERLAY_OPACITY = 0.7
 
 
 def similarity_scatter(
@@ -66,7 +69,9 @@ def similarity_scatter(
 
     view = view or _around_all(gallery)
     rows = gallery.strips.rows_in_box(view)
-    diameter_m = np.full(len(rows), _DOT_SHARE * _spacing_m(gallery.positions_m[rows]))
+    spacing_m = _spacing_m(gallery.positions_m[rows])
+    smallest_m = _SMALLEST_DOT_SHARE * (view.east_m - view.west_m)
+    diameter_m = np.full(len(rows), max(_DOT_SHARE * spacing_m, smallest_m))
     order = np.argsort(similarity[rows], kind="stable")  # the reddest on top
     dots = EllipseCollection(
         diameter_m,
@@ -216,11 +221,13 @@ def activation_overlay(
     Args:
         image: (rows, cols, 3) uint8 RGB.
         activation: (rows, cols) of any resolution over the same view, or (rows, cols, channels):
-            then the length of each place's features. Colours span its own 2nd to 98th percentile,
+            then the length of each place's features. Colours span its own 2nd to 99.5th percentile,
             as those of different networks have no common unit.
         ax: Where to draw.
         title: Above the picture.
     """
+    from matplotlib import colormaps
+
     activation = np.asarray(activation, dtype=float)
     if activation.ndim == 3:
         activation = np.linalg.norm(activation, axis=2)
@@ -232,15 +239,10 @@ def activation_overlay(
     extent = (0, image.shape[1], image.shape[0], 0)
     ax.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=extent)
     low, high = np.percentile(activation, _OVERLAY_PERCENTILES)
-    ax.imshow(
-        activation,
-        cmap=_OVERLAY_COLORMAP,
-        vmin=low,
-        vmax=max(high, low + np.finfo(float).tiny),
-        alpha=0.55,
-        extent=extent,
-        interpolation="bilinear",
-    )
+    strength = np.clip((activation - low) / max(high - low, np.finfo(float).tiny), 0, 1)
+    colors = colormaps[_OVERLAY_COLORMAP](strength)
+    colors[..., 3] = _OVERLAY_OPACITY * strength  # what is weak leaves the image as it is
+    ax.imshow(colors, extent=extent, interpolation="bilinear")
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=drawing.SMALL)
     return ax
