@@ -1,10 +1,17 @@
-"""Encoders: descriptors of length 1, folders that come back, and the published shapes."""
+"""Encoders: the published networks, descriptors of length 1, and folders that come back."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from fakes import literal_networks
+from keras import ops
 
 from crossview.errors import WeightsError
 from crossview.nn.encoders import encoder, load_encoder, save_encoder
@@ -12,6 +19,9 @@ from crossview.photos import Panorama
 
 # Keras's variables know the array protocol of NumPy 1
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+TESTS = Path(__file__).parent
 
 
 def small(**options):
@@ -126,3 +136,324 @@ def test_tiles_of_any_size_are_described(tiny):
     described = tiny.describe_tiles(tiles)
     assert described.shape == (2, tiny.descriptor_size)
     assert described.dtype == np.float32
+
+
+# ------------------------------------------------------------------------- published networks
+
+# ground and overhead sizes, places of both heads, parameters of both heads
+SAFA_SHAPES = [
+    ({}, (80, 80), (52_160, 52_160)),
+    ({"overhead_px": (256, 256), "polar": None}, (80, 64), (52_160, 33_536)),
+    (
+        {"ground_px": (154, 231), "overhead_px": (256, 256), "polar": None, "fov_deg": 60.0},
+        (40, 64),
+        (13_280, 33_536),
+    ),
+    (
+        {"ground_px": (320, 640), "overhead_px": (320, 320), "polar": None},
+        (200, 100),
+        (322_400, 81_200),
+    ),
+]
+VGG16_PARAMETERS = 14_714_688
+
+
+@pytest.mark.parametrize(("options", "places", "parameters"), SAFA_SHAPES)
+def test_safa_has_the_published_shapes(options, places, parameters):
+    made = encoder("safa", **options)
+    for branch, num_places, count in zip(
+        (made.ground, made.overhead), places, parameters, strict=True
+    ):
+        head = branch.get_layer("spatial")
+        assert head.weights1.shape == (num_places, num_places // 2, 8)
+        assert head.count_params() == count
+        assert branch.count_params() == VGG16_PARAMETERS + count
+        assert branch.output_shape == (None, 4096)
+    if not options:
+        assert made.count_params() == 29_533_696
+
+
+def test_safa_drops_the_outputs_of_six_convolutions():
+    layers = encoder("safa", dropout=0.2).ground.layers
+    drops = [i for i, layer in enumerate(layers) if isinstance(layer, keras.layers.Dropout)]
+    assert {layers[i].rate for i in drops} == {0.2}
+    assert [layers[i - 1].name for i in drops] == [
+        f"block{block}_conv{i}" for block in (4, 5) for i in (1, 2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "reduce"),
+    [
+        ((36, 52), "mean"),
+        ((36, 52), "max"),
+        pytest.param((112, 616), "mean", marks=pytest.mark.slow),
+    ],
+)
+def test_safa_is_its_literal_construction(size, reduce):
+    """Odd sizes after every pooling; weights drawn by name, far from 0 in the head."""
+    made = encoder("safa", ground_px=size, overhead_px=size, channel_reduce=reduce)
+    literal_networks.give(made)
+    images = drawn(made, batch=1)
+    for name, described in made.predict_on_batch(images).items():
+        literal = literal_networks.safa(images[name][0], name, reduce=getattr(np, reduce))
+        np.testing.assert_allclose(described[0], literal, atol=1e-5)
+
+
+def test_vigor_is_safa_with_the_max_and_says_where_the_camera_stood():
+    made = encoder("vigor", ground_px=(36, 52), overhead_px=(52, 52))
+    literal_networks.give(made)
+    kernel1 = literal_networks.drawn("offset/1/kernel", (8192, 512))
+    kernel2 = literal_networks.drawn("offset/2/kernel", (512, 2))
+    for layer, kernel in ((made.offset.hidden, kernel1), (made.offset.offset, kernel2)):
+        layer.set_weights([kernel, np.full(kernel.shape[1], 0.3)])
+    images = drawn(made, batch=1)
+    literal = {
+        name: literal_networks.safa_sums(images[name][0], name, reduce=np.max) for name in images
+    }
+    found = made.predict_on_batch(images)
+    for name, sums in literal.items():
+        np.testing.assert_allclose(found[name][0], sums / np.linalg.norm(sums), atol=1e-5)
+    both = np.concatenate([literal["overhead"], literal["ground"]])
+    offset = np.maximum(both @ kernel1 + 0.3, 0) @ kernel2 + 0.3
+    np.testing.assert_allclose(found["offset"][0], offset, rtol=1e-4)
+
+
+def test_dsm_is_its_literal_construction():
+    """A field of view of 270 degrees: 12 of 16 columns, in the middle of the descriptor."""
+    made = encoder("dsm", ground_px=(64, 96), overhead_px=(64, 128), fov_deg=270.0)
+    literal_networks.give(made)
+    images = drawn(made, batch=1)
+    found = made.predict_on_batch(images)
+    assert (made.map_shape, made.seen_columns) == ((2, 16, 16), slice(2, 14))
+    for name in ("ground", "overhead"):
+        literal = literal_networks.dsm(images[name][0], name, circular=name == "overhead")
+        columns = made.seen_columns if name == "ground" else slice(None)
+        seen = found[name].reshape(made.map_shape)[:, columns]
+        np.testing.assert_allclose(seen, literal, atol=1e-5)
+    unseen = np.delete(found["ground"].reshape(made.map_shape), made.seen_columns, axis=1)
+    assert (unseen == 0).all()
+
+
+@pytest.mark.parametrize(("fov_deg", "columns"), [(360.0, 64), (180.0, 32), (90.0, 16), (70.0, 13)])
+def test_dsm_has_the_published_shapes(fov_deg, columns):
+    made = encoder("dsm", fov_deg=fov_deg)
+    assert made.preprocessing.ground_px == (128, int(fov_deg / 360 * 512))
+    assert made.map_shape == (4, 64, 16)
+    assert made.seen_columns.stop - made.seen_columns.start == columns
+    assert made.descriptor_size == 4096
+    frozen = {layer.name for layer in made.ground.layers if layer.weights and not layer.trainable}
+    assert frozen == {f"block{b}_conv{i}" for b, i in ((1, 1), (1, 2), (2, 1), (2, 2))} | {
+        f"block3_conv{i}" for i in (1, 2, 3)
+    }
+
+
+@pytest.mark.parametrize("fov_deg", [360.0, 180.0])
+def test_dsm_finds_where_a_query_looks(fov_deg):
+    """The ground image is the overhead image, turned and cut; the branches have equal weights."""
+    keras.utils.set_random_seed(0)
+    size = (32, int(fov_deg / 360 * 256))
+    made = encoder("dsm", ground_px=size, overhead_px=(32, 256), fov_deg=fov_deg)
+    made.ground.set_weights(made.overhead.get_weights())
+    overhead = np.random.default_rng(0).integers(0, 256, (3, 32, 256, 3), dtype=np.uint8)
+    headings_deg = np.array([0.0, 90.0, 292.5])
+    first = (256 - size[1]) // 2
+    ground = np.stack(
+        [
+            np.roll(tile, -round(heading / 360 * 256), axis=1)[:, first : first + size[1]]
+            for tile, heading in zip(overhead, headings_deg, strict=True)
+        ]
+    )
+    described = made.predict_on_batch({"ground": ground, "overhead": overhead})
+    found = made.headings_deg(described["overhead"], described["ground"])
+    np.testing.assert_allclose(np.diag(found), headings_deg)
+    alike = np.asarray(made.similarities(described["overhead"], described["ground"]))
+    np.testing.assert_array_equal(alike.argmax(axis=0), [0, 1, 2])
+    # what a gallery sees: a query turned to its heading is nearest there
+    turned = made.describe(Panorama(np.zeros((8, 16, 3), np.uint8)), [0.0, 90.0])
+    maps = turned.reshape(2, *made.map_shape)
+    np.testing.assert_array_equal(maps[1], np.roll(maps[0], made.map_shape[1] // 4, axis=1))
+
+
+def test_dsm_needs_columns_of_azimuth():
+    with pytest.raises(ValueError, match="polar"):
+        encoder("dsm", polar=None)
+
+
+@pytest.mark.slow
+def test_convnext_shares_one_network_between_images_of_two_sizes():
+    made = encoder("convnext", size="Tiny", ground_px=(64, 128), overhead_px=(96, 96))
+    # as Keras counts it without its classifier
+    assert made.count_params() == made.ground.count_params() == 27_820_128
+    assert [w.path for w in made.ground.weights] == [w.path for w in made.overhead.weights]
+    for described in made.predict_on_batch(drawn(made, batch=1)).values():
+        assert described.shape == (1, 768)
+        np.testing.assert_allclose(np.linalg.norm(described), 1.0, atol=1e-5)
+
+
+# ------------------------------------------------------------------ trunks of keras.applications
+
+
+def with_trunk(**options):
+    sizes = {"ground_px": (32, 64), "overhead_px": (32, 64)}
+    return encoder("trunk", **{"trunk": "MobileNet", "stride": 8, **sizes, **options})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("head", "options", "size"),
+    [
+        ("spe", {"num_heads": 2}, 512),
+        ("gem", None, 256),
+        ("average", None, 256),
+        ("netvlad", {"num_clusters": 3}, 768),
+        ("mixvpr", {"num_channels": 10, "num_rows": 3}, 30),
+    ],
+)
+def test_a_trunk_has_any_head(head, options, size):
+    made = with_trunk(head=head, head_options=options, shared=True)
+    assert made.ground is made.overhead
+    for described in made.predict_on_batch(drawn(made, batch=2)).values():
+        assert described.shape == (2, size)
+        np.testing.assert_allclose(np.linalg.norm(described, axis=1), 1.0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_trunks_share_weights_or_do_not():
+    apart = with_trunk()
+    assert apart.count_params() == 2 * apart.ground.count_params()
+    together = with_trunk(shared=True, circular=False, overhead_px=(48, 48), polar=None)
+    assert together.count_params() == together.ground.count_params() == apart.ground.count_params()
+
+
+def test_imagenet_weights_come_through_keras_applications(tmp_path, monkeypatch):
+    """The download host is asked for by keras.applications; here a file of ours answers."""
+    theirs = keras.applications.VGG16(include_top=False, weights=None)
+    path = tmp_path / "vgg16.weights.h5"
+    theirs.save_weights(path)
+    asked = []
+    monkeypatch.setattr(
+        "keras.src.applications.vgg16.file_utils.get_file",
+        lambda name, origin, **_: asked.append(origin) or str(path),
+    )
+    made = encoder("safa", ground_px=(32, 64), overhead_px=(32, 64), weights="imagenet")
+    assert len(asked) == 2
+    assert all("vgg16" in origin and "notop" in origin for origin in asked)
+    for branch in (made.ground, made.overhead):
+        for name in ("block1_conv1", "block5_conv3"):
+            for ours, expected in zip(
+                branch.get_layer(name).get_weights(),
+                theirs.get_layer(name).get_weights(),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(ours, expected)
+    assert "weights" not in made.options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "vlad"}, "netvlad"),
+        ({"shared": True, "polar": None}, "circular=False"),
+        ({"shared": True, "head": "spe", "overhead_px": (64, 64)}, "equal sizes"),
+        ({"trunk": "ResNet9"}, "ResNet50"),
+    ],
+)
+def test_trunks_that_cannot_be_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        with_trunk(**options)
+
+
+def test_tiny_has_no_weights_of_imagenet():
+    with pytest.raises(ValueError, match="leave weights out"):
+        encoder("tiny", weights="imagenet")
+
+
+def test_a_narrow_view_says_nothing_of_headings():
+    made = small(fov_deg=90.0)
+    assert made.preprocessing.ground_px == (16, 64)
+    with pytest.raises(ValueError, match="dsm"):
+        made.describe(Panorama(np.zeros((8, 16, 3), np.uint8)), headings_deg=[0.0])
+
+
+# --------------------------------------------------------------------- precision and training
+
+
+def test_half_precision_describes_nearly_the_same_in_float32():
+    before = keras.config.dtype_policy()
+    made = small()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        half = small()
+    finally:
+        keras.config.set_dtype_policy(before)
+    half.set_weights(made.get_weights())
+    images = drawn(made)
+    expected = made.predict_on_batch(images)
+    for name, described in half.predict_on_batch(images).items():
+        assert described.dtype == np.float32
+        assert ((described * expected[name]).sum(axis=1) > 0.999).all()
+    assert half.ground.layers[2].compute_dtype == "bfloat16"
+
+
+class Pairs(keras.Model):
+    """An encoder that is to tell the pairs of a batch apart."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def call(self, inputs, training=None):
+        return self.made(inputs, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        logits = 10.0 * self.made.similarities(y_pred["overhead"], y_pred["ground"])
+        labels = ops.arange(ops.shape(logits)[0])
+        return ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, True))
+
+
+def trained(made, *, steps):
+    """Losses of so many steps with one batch."""
+    model = Pairs(made)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
+    images = drawn(made, batch=6)
+    return [float(model.train_on_batch(images)) for _ in range(steps)]
+
+
+@pytest.mark.slow
+def test_training_tells_pairs_apart():
+    keras.utils.set_random_seed(0)
+    losses = trained(small(), steps=20)
+    assert losses[0] == pytest.approx(np.log(6), abs=0.5)
+    assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.slow
+def test_training_changes_what_is_not_frozen():
+    keras.utils.set_random_seed(0)
+    made = encoder("dsm", ground_px=(16, 32), overhead_px=(16, 64), fov_deg=180.0)
+    before = made.get_weights()
+    assert np.isfinite(trained(made, steps=1)).all()
+    for weight, old in zip(made.weights, before, strict=True):
+        is_frozen = weight.path.startswith(("block1_", "block2_", "block3_"))
+        assert np.array_equal(ops.convert_to_numpy(weight), old) == is_frozen, weight.path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_another_backend_agrees(backend):
+    """The literal constructions, folders and training again, under another backend."""
+    if backend == keras.backend.backend():
+        pytest.skip("this is the backend of the session")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    chosen = "(literal or vigor or folder or finds or training or half) and not size2"
+    finished = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", __file__, "-k", chosen],
+        cwd=TESTS.parent,
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stdout[-3000:]
