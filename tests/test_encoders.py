@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from fakes import literal_networks
 from keras import ops
 
 from crossview.errors import WeightsError
+from crossview.nn import architectures
 from crossview.nn.encoders import encoder, load_encoder, save_encoder
 from crossview.photos import Panorama
 
@@ -80,6 +82,21 @@ def test_a_fingerprint_knows_weights_and_options(tiny):
     assert others[1].fingerprint != tiny.fingerprint
     others[0].weights[0].assign(others[0].weights[0] + 1e-6)
     assert others[0].fingerprint != tiny.fingerprint
+
+
+def test_an_encoder_that_is_older_than_an_option_is_still_itself(tiny, tmp_path, monkeypatch):
+    save_encoder(tiny, tmp_path)
+
+    def newer(preprocessing, *, width=16, num_heads=8, newest=0):
+        return architectures.tiny(preprocessing, width=width, num_heads=num_heads)
+
+    monkeypatch.setitem(
+        architectures.ARCHITECTURES,
+        "tiny",
+        replace(architectures.ARCHITECTURES["tiny"], make=newer),
+    )
+    assert "newest" in small().options
+    assert load_encoder(tmp_path).fingerprint == tiny.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -367,6 +367,8 @@ def load_encoder(folder: str | os.PathLike[str]) -> SiameseEncoder:
         loaded = encoder(content["architecture"], **content["options"], **content["preprocessing"])
         weights, expected = path.with_name(content["weights"]["file"]), content["weights"]["sha256"]
         loaded.scale, fingerprint = content["scale"], content["fingerprint"]
+        # without options that are newer than the encoder
+        loaded._options = json.dumps(content["options"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise WeightsError(f"{path} is no description of an encoder ({error!r}).") from error
     _load_weights(loaded, weights, expected)
