@@ -14,6 +14,7 @@ from typing import Any
 
 BENCHMARKS = {
     "columns": "the column matcher: ray-casting, levelling, evidence, matching, a whole station",
+    "encoders": "descriptors and training pairs per second, beside products of matrices",
     "gallery": "galleries: search within a prior and without one, beside brute force and FAISS",
     "manifest": "a manifest of a million views: saving, loading, checking, appending",
     "neighbours": "a loss of neighbours against a global one, within a prior, over three seeds",

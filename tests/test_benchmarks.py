@@ -99,6 +99,28 @@ def test_quick_tiles_prints_one_table_of_downloads_and_of_the_store(tmp_path):
     assert all(row["per_s"] == pytest.approx(row["tiles"] / row["seconds"]) for row in rows)
 
 
+# ---------------------------------------------------------------------- galleries
+
+
+@pytest.mark.slow
+def test_quick_gallery_says_how_it_is_written_and_that_every_variant_is_exact(tmp_path):
+    file = tmp_path / "gallery.json"
+    finished = run_benchmarks("gallery", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    caption, _, *lines = finished.stdout.splitlines()
+    assert "3,000 x 32 descriptors" in caption
+    assert all(line.startswith("|") and line.count("|") == lines[0].count("|") for line in lines)
+    facts = json.loads(file.read_text())
+    rows = [*facts["prior"], *facts["single"], *facts["batch"]]
+    assert len(rows) == len(lines) - 2
+    assert facts["written"]["megabytes"] == pytest.approx((128 + 3000 * 32 * 4) / 1e6)
+    for row in rows:
+        # float16 may swap what differs by its rounding
+        assert row.get("recall", 1.0) >= (0.99 if "float16" in row["variant"] else 1.0)
+    for row in (*facts["prior"], *facts["single"]):
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+
+
 # ---------------------------------------------------------------------- columns
 
 
