@@ -68,7 +68,12 @@ class Strips:
             raise ValueError("The places are not in strips: sort them by strip_order.")
 
     def rows_inside(self, prior: Prior) -> np.ndarray:
-        """Places that a prior holds, edges too: rows in ascending order, (n,) int64."""
+        """Places that a prior holds, edges too: rows in ascending order, (n,) int64.
+
+        Raises:
+            ValueError: It is an empty area.
+            TypeError: It is no prior.
+        """
         if isinstance(prior, Disc):
             return self._rows_in_disc(prior)
         if isinstance(prior, Posterior):
@@ -76,6 +81,12 @@ class Strips:
             return rows[probability_at(prior, self.positions_m[rows]) > 0]
         import shapely
 
+        if not isinstance(prior, shapely.Polygon | shapely.MultiPolygon):
+            raise TypeError(
+                f"A prior is a Disc, a polygon or a Posterior, got a {type(prior).__name__}."
+            )
+        if prior.is_empty:
+            raise ValueError("The area of the prior is empty.")
         west, south, east, north = shapely.bounds(prior).tolist()
         rows = self.rows_in_box(Bounds(west, south, east, north))
         shapely.prepare(prior)

@@ -120,3 +120,11 @@ def test_places_in_another_order_are_refused():
 def test_a_disc_without_a_size_or_place_is_refused(disc):
     with pytest.raises(ValueError, match="positive radius"):
         Disc(*disc)
+
+
+def test_what_is_no_prior_is_refused():
+    places = strips([(0, 0)])
+    with pytest.raises(ValueError, match="empty"):
+        places.rows_inside(shapely.Polygon())
+    with pytest.raises(TypeError, match="got a tuple"):
+        places.rows_inside((0, 0, 10))
