@@ -256,6 +256,7 @@ class Gallery:
         Raises:
             MapOutsideError: No tile lies inside of the prior; the message says how far the
                 nearest is.
+            GalleryError: The prior is a Posterior and the gallery has no scale.
         """
         descriptors = self.described(query)
         if prior is None:
