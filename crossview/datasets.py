@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from crossview.manifest import Manifest
-from crossview.pairs import Augmentation, PairTable, ground_image
+from crossview.pairs import Augmentation, PairTable, cut, ground_image, overhead_image
 from crossview.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -61,6 +61,12 @@ class ManifestPairs(keras.utils.PyDataset):
         self.epoch = 0
         self._batches = batches
         self._augmentation = augmentation
+        self._shift_m = 0.0 if augmentation is None else augmentation.shift_m
+        if self._shift_m and preprocessing.footprint_m is None:
+            raise ValueError(
+                "Tiles are shifted within larger ones, so the encoder must say how much of a tile "
+                "it looks at: give it a footprint_m."
+            )
         self._seed = seed
         self._indices: tuple[int, Sequence[np.ndarray]] = (-1, ())
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -86,18 +92,35 @@ class ManifestPairs(keras.utils.PyDataset):
         """From now on other pairs come together."""
         self._batches, self._indices = batches, (-1, ())
 
-    def images(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ground and overhead image of a pair, as they are; kept while there is room."""
-        found = self._kept.get(row)
-        if found is None:
-            view_id, tile_id = self.table.view_ids[row], self.table.tile_ids[row]
-            found = (
-                ground_image(self.manifest, view_id, tile_id, self.preprocessing),
-                (self.preprocessing.overhead(self.manifest.tile_pixels(tile_id))),
-            )
-            size = found[0].nbytes + found[1].nbytes
-            if self._kept_bytes + size <= MAX_KEPT_BYTES:
-                self._kept[row], self._kept_bytes = found, self._kept_bytes + size
+    def images(
+        self, row: int, *, shift_m: tuple[float, float] = (0.0, 0.0)
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ground and overhead image of a pair; what was read is kept while there is room.
+
+        Args:
+            row: Of the table.
+            shift_m: East and north from the tile's middle to that of the overhead image; only
+                where tiles are shifted at all.
+        """
+        ground, overhead = self._kept.get(row) or self._read(row)
+        if self._shift_m:
+            cell_m = float(self.manifest.row("tiles", self.table.tile_ids[row])["cell_m"])
+            part = cut(overhead, cell_m, self.preprocessing.footprint_m, shift_m=shift_m)
+            overhead = self.preprocessing.overhead(part)
+        return ground, overhead
+
+    def _read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ground image, and the overhead image; the whole tile where it is shifted later."""
+        view_id, tile_id = self.table.view_ids[row], self.table.tile_ids[row]
+        found = (
+            ground_image(self.manifest, view_id, tile_id, self.preprocessing),
+            self.manifest.tile_pixels(tile_id)
+            if self._shift_m
+            else overhead_image(self.manifest, tile_id, self.preprocessing),
+        )
+        size = found[0].nbytes + found[1].nbytes
+        if self._kept_bytes + size <= MAX_KEPT_BYTES:
+            self._kept[row], self._kept_bytes = found, self._kept_bytes + size
         return found
 
     def _of_epoch(self) -> Sequence[np.ndarray]:
@@ -108,11 +131,15 @@ class ManifestPairs(keras.utils.PyDataset):
         return batches
 
     def _varied(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        images = self.images(row)
         if self._augmentation is None:
-            return images
+            return self.images(row)
         rng = np.random.default_rng([self._seed, self.epoch, row])
-        return self._augmentation(*images, rng, is_polar=self.preprocessing.polar is not None)
+        shift_m = (0.0, 0.0)
+        if self._shift_m:
+            east_m, north_m = rng.uniform(-self._shift_m, self._shift_m, 2).tolist()
+            shift_m = east_m, north_m
+        is_polar = self.preprocessing.polar is not None
+        return self._augmentation(*self.images(row, shift_m=shift_m), rng, is_polar=is_polar)
 
 
 class RenderedBatches(keras.utils.PyDataset):

@@ -32,14 +32,19 @@ class Augmentation:
         fov_deg: Least and largest azimuth that ground images show; what is outside is UNSEEN_RGB.
         is_turned: Both images of a pair are turned together by quarter turns.
         is_mirrored: Both images of a pair are mirrored together, every second time.
+        shift_m: Overhead images are cut out of larger tiles, off their middles by as much, evenly
+            in both directions: for galleries whose tiles are not centred on cameras.
     """
 
     heading_spread_deg: float = 0.0
     fov_deg: tuple[float, float] = (FULL_TURN_DEG, FULL_TURN_DEG)
     is_turned: bool = True
     is_mirrored: bool = True
+    shift_m: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.shift_m >= 0:
+            raise ValueError(f"shift_m is 0 or more, got {self.shift_m}.")
         least_deg, largest_deg = self.fov_deg
         if not 0 < least_deg <= largest_deg <= FULL_TURN_DEG:
             raise ValueError(f"fov_deg rises within 0..360, got {self.fov_deg}.")
@@ -109,6 +114,54 @@ def ground_image(
     rotation_deg = manifest.row("tiles", tile_id)["rotation_deg"]
     turn_deg = float(np.nan_to_num(heading_deg) - np.nan_to_num(rotation_deg))
     return preprocessing.ground(manifest.view(view_id), heading_deg=turn_deg)
+
+
+def overhead_image(
+    manifest: Manifest,
+    tile_id: str,
+    preprocessing: Preprocessing,
+    *,
+    shift_m: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """What a network sees of a tile; larger ones are cut to preprocessing.footprint_m.
+
+    Returns:
+        (rows, cols, 3) uint8, as preprocessing says.
+    """
+    tile, cell_m = manifest.tile_pixels(tile_id), float(manifest.row("tiles", tile_id)["cell_m"])
+    return preprocessing.overhead(cut(tile, cell_m, preprocessing.footprint_m, shift_m=shift_m))
+
+
+def cut(
+    tile: np.ndarray,
+    cell_m: float,
+    footprint_m: float | None,
+    *,
+    shift_m: tuple[float, float] = (0.0, 0.0),
+) -> np.ndarray:
+    """A square part of a tile, to the next pixel.
+
+    Args:
+        tile: (side, side, 3), north-up.
+        cell_m: Of its pixels.
+        footprint_m: Side of the part; None for all of it.
+        shift_m: East and north from the tile's middle to the part's.
+
+    Raises:
+        ManifestError: The part reaches beyond the tile.
+    """
+    if footprint_m is None:
+        return tile
+    side = round(footprint_m / cell_m)
+    east, north = (round(length_m / cell_m) for length_m in shift_m)
+    top, left = (len(tile) - side) // 2 - north, (len(tile) - side) // 2 + east
+    if not (0 <= top <= len(tile) - side and 0 <= left <= len(tile) - side):
+        raise ManifestError(
+            f"A tile of {len(tile) * cell_m:g} m does not hold a square of {footprint_m:g} m that "
+            f"is {shift_m[0]:g} m east and {shift_m[1]:g} m north of its middle. Make larger tiles "
+            "(--tile-px), or shift less."
+        )
+    return tile[top : top + side, left : left + side]
 
 
 def positions_m(manifest: Manifest, rows: pd.DataFrame) -> np.ndarray:

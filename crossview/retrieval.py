@@ -14,7 +14,7 @@ from crossview import console
 from crossview.angles import FULL_TURN_DEG
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
-from crossview.pairs import PairTable, ground_image, positions_m, seen
+from crossview.pairs import PairTable, ground_image, overhead_image, positions_m, seen
 from crossview.preprocessing import Preprocessing
 from crossview.retrieval_evaluation import (
     Protocol,
@@ -164,7 +164,7 @@ class Exam:
     def tile_descriptors(self, describer: Describer) -> np.ndarray:
         """Descriptors of the gallery, (tiles, D)."""
         images = (
-            describer.preprocessing.overhead(self.manifest.tile_pixels(tile_id))
+            overhead_image(self.manifest, tile_id, describer.preprocessing)
             for tile_id in self.tile_ids
         )
         return _described(images, describer.overhead_descriptors, len(self.tile_ids), "tiles")

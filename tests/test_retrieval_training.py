@@ -1,6 +1,7 @@
 """Retrieval from a dataset to a trained encoder and its recalls, by the commands."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from crossview.cli import main
 from crossview.datasets import ManifestPairs, RenderedBatches
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
-from crossview.pairs import Augmentation, PairTable, seen
+from crossview.pairs import Augmentation, PairTable, cut, seen
 from crossview.photos import Panorama
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 from crossview.retrieval import Exam, PixelCorrelation, Seeing
@@ -164,6 +165,33 @@ def test_both_images_of_a_pair_are_varied_together():
         )
         difference = polar.overhead(square).astype(float) - ground
         assert np.abs(difference).mean() < 3.0, number
+
+
+def test_a_part_of_a_tile_lies_where_it_is_said_to():
+    tile = np.arange(100).reshape(10, 10, 1) + np.zeros(3, int)
+    part = cut(tile, 2.0, 12.0, shift_m=(2.0, 4.0))  # one column right, two rows up
+    assert part.shape == (6, 6, 3) and part[0, 0, 0] == 3 and part[-1, -1, 0] == 58
+    assert cut(tile, 2.0, None) is tile
+    with pytest.raises(ManifestError, match="20 m does not hold a square of 12 m that is 6 m east"):
+        cut(tile, 2.0, 12.0, shift_m=(6.0, 0.0))
+
+
+def test_overhead_images_are_shifted_within_their_tiles(manifest):
+    """Those of an epoch are parts of the tile, a square of 48 m of 64 m, off its middle."""
+    small = dataclasses.replace(SMALL, footprint_m=48.0)
+    plain = Augmentation(is_turned=False, is_mirrored=False, shift_m=8.0)
+    pairs = ManifestPairs(manifest, small, RandomBatches(24, 6), augmentation=plain, seed=2)
+    batch = pairs[0][0]["overhead"]
+    rows = RandomBatches(24, 6).epoch(0)[0]
+    for row, seen_tile in zip(rows.tolist(), batch, strict=True):
+        east_m, north_m = np.random.default_rng([2, 0, row]).uniform(-8, 8, 2)
+        tile = manifest.tile_pixels(pairs.table.tile_ids[row])
+        top, left = 8 - round(north_m), 8 + round(east_m)
+        expected = small.overhead(tile[top : top + 48, left : left + 48])
+        assert np.array_equal(seen_tile, expected)
+        assert np.array_equal(pairs.images(row)[1], small.overhead(tile[8:56, 8:56]))
+    with pytest.raises(ValueError, match="footprint_m"):
+        ManifestPairs(manifest, SMALL, RandomBatches(24, 6), augmentation=plain)
 
 
 def test_a_batch_depends_on_seed_and_epoch_alone(manifest):

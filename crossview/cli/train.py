@@ -104,6 +104,14 @@ def command() -> None:
     show_default=True,
     help="Least and largest azimuth that is seen of a panorama.",
 )
+@click.option(
+    "--shift-m",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Cut overhead images out of larger tiles so far off, for galleries on a grid; the model "
+    "needs a footprint_m.",
+)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of everything.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
@@ -128,6 +136,7 @@ def retrieval(
     weight_decay: float,
     heading_spread_deg: float,
     fov_deg: tuple[float, float],
+    shift_m: float,
     precision: str,
     seed: int,
     workers: int,
@@ -170,7 +179,7 @@ def retrieval(
             patience=patience,
         ),
         sampling=Sampling(sampler, batch_size, radius_m, refresh_every),
-        augmentation=Augmentation(heading_spread_deg, fov_deg),
+        augmentation=Augmentation(heading_spread_deg, fov_deg, shift_m=shift_m),
         validation=None if validation is None else Manifest.load(validation),
         split=split,
         seed=seed,
