@@ -1,5 +1,6 @@
 """Benchmarks run, agree with themselves and say what they measured; no numbers are judged here."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import column_inputs, columns, harness, manifest, paris, voting, worlds
+from benchmarks import column_inputs, columns, encoders, harness, manifest, paris, voting, worlds
 from benchmarks.__main__ import BENCHMARKS, machine_facts, main
+from crossview.nn.encoders import encoder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -56,6 +58,34 @@ def test_quick_voting_prints_a_table_and_writes_its_numbers(tmp_path):
         assert row["cpu_s"] == pytest.approx(row["user_s"] + row["system_s"])
         assert 0 < row["peak_above_imports_bytes"] < row["peak_bytes"]
         assert {"wall_s", "cpu_ratio", "memory_ratio"} <= set(row)
+
+
+@pytest.mark.slow
+def test_quick_encoders_have_rates(tmp_path):
+    file = tmp_path / "encoders.json"
+    finished = run_benchmarks("encoders", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    assert len(finished.stdout.splitlines()) == 2 + len(encoders.QUICK_CASES)
+    described, trained = json.loads(file.read_text())["rows"]
+    assert min(described["per_s"], trained["per_s"], described["product_gflop_per_s"]) > 0
+    # forth and twice back, in both branches
+    assert trained["gflop"] == pytest.approx(6 * described["gflop"])
+
+
+@pytest.mark.slow
+def test_operations_of_vgg16_are_those_of_its_convolutions():
+    """Of 64 x 96 pixels: pixels of each block, times nine, times channels in and out, times two."""
+    made = encoder("safa", ground_px=(64, 96), overhead_px=(64, 96))
+    counted = encoders.flops_of(made.ground, np.zeros((1, 64, 96, 3), np.uint8))
+    channels = [[3, 64, 64], [64, 128, 128], *[[a, b, b, b] for a, b in ((128, 256), (256, 512))]]
+    channels.append([512] * 4)
+    convolutions = sum(
+        2 * 9 * (64 * 96 // 4**block) * given * made_of
+        for block, chain in enumerate(channels)
+        for given, made_of in itertools.pairwise(chain)
+    )
+    head = 8 * (2 * 2 * 6 * 3 + 2 * 6 * 512)
+    assert counted == convolutions + head
 
 
 def test_what_does_not_fit_into_free_memory_is_skipped_with_a_reason():

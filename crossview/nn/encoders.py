@@ -106,7 +106,8 @@ class SiameseEncoder(keras.Model):
         described = [self.architecture, self.options, self.preprocessing.to_json()]
         digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
         for weight in self.weights:
-            array = np.ascontiguousarray(ops.convert_to_numpy(weight))
+            values = ops.convert_to_numpy(ops.convert_to_tensor(weight))
+            array = np.ascontiguousarray(values)
             digest.update(f"{weight.name}{array.shape}".encode())
             digest.update(array.tobytes())
         return digest.hexdigest()
