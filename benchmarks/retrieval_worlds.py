@@ -6,7 +6,7 @@ Everything goes on where it was interrupted, as `crossview synthesize` and `trai
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.harness import run_command
@@ -49,6 +49,14 @@ def training_towns(where: Path, *, quick: bool) -> Path:
     return towns(where, "train", TRAINING_TOWNS, size_m=700, views=VIEWS)
 
 
+def larger_tiles(where: Path, *, quick: bool) -> Path:
+    """10,000 pairs of 10 towns, with tiles of 80 m, in which squares of 64 m can be shifted."""
+    tiles = ("--tile-px", "160")
+    if quick:
+        return towns(where, "train-wide-quick", "401", *tiles, size_m=300, views=12)
+    return towns(where, "train-wide", "401-410", *tiles, size_m=700, views=VIEWS)
+
+
 def validation_town(where: Path, *, quick: bool) -> Path:
     """A town by which epochs are chosen."""
     if quick:
@@ -63,12 +71,19 @@ def test_town(where: Path, *, quick: bool) -> Path:
     return towns(where, "test", TEST_TOWN, size_m=1000, views=VIEWS)
 
 
-def trained(where: Path, name: str, *options: str, quick: bool, epochs: int) -> Path:
-    """A tiny encoder, trained; the folder of the best epoch."""
+def trained(
+    where: Path,
+    name: str,
+    *options: str,
+    quick: bool,
+    epochs: int,
+    pairs: Callable[..., Path] = training_towns,
+) -> Path:
+    """A tiny encoder, trained on a dataset; the folder of the best epoch."""
     size = ("--epochs", "1", "--batch-size", "4") if quick else ("--epochs", str(epochs))
     out = where / f"{name}{'-quick' if quick else ''}"
     run_command(
-        "crossview", "train", "retrieval", training_towns(where, quick=quick), "--out", out,
+        "crossview", "train", "retrieval", pairs(where, quick=quick), "--out", out,
         *options, *size,
     )  # fmt: skip
     return out / "best"
