@@ -6,6 +6,7 @@ sides may be float32 or float16; products are float32.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,16 +46,16 @@ def to_rows(descriptors: np.ndarray, queries: np.ndarray, rows: np.ndarray) -> n
         queries: (queries, D) float32.
         rows: (n,) in ascending order, at least one.
     """
-    breaks = np.flatnonzero(np.diff(rows) > _GAP_ROWS) + 1
+    breaks = (np.flatnonzero(np.diff(rows) > _GAP_ROWS) + 1).tolist()
     if len(rows) < _FEWEST_PER_RUN * (len(breaks) + 1):
         blocks = [rows[a : a + BLOCK_ROWS] for a in range(0, len(rows), BLOCK_ROWS)]
         return np.concatenate([_product(descriptors[block], queries) for block in blocks])
-    firsts, lasts = rows[np.r_[0, breaks]], rows[np.r_[breaks, len(rows)] - 1]
-    runs = zip(firsts.tolist(), lasts.tolist(), strict=True)
-    read = np.concatenate([_product(descriptors[a : b + 1], queries) for a, b in runs])
-    # from a row to where it is among those that were read
-    offsets = np.r_[0, np.cumsum(lasts - firsts + 1)[:-1]] - firsts
-    return read[rows + np.repeat(offsets, np.diff(np.r_[0, breaks, len(rows)]))]
+    products = np.empty((len(rows), len(queries)), np.float32)
+    for start, end in itertools.pairwise((0, *breaks, len(rows))):
+        run = rows[start:end]
+        first = int(run[0])
+        products[start:end] = _product(descriptors[first : run[-1] + 1], queries)[run - first]
+    return products
 
 
 def to_all(descriptors: np.ndarray, queries: np.ndarray) -> np.ndarray:
