@@ -15,6 +15,7 @@ from crossview.cameras import Equirectangular, Pinhole, RadialDistortion, map_fr
 from crossview.frames import LocalFrame, Pose
 from crossview.grids import MapGrid
 from crossview.synthetic import render
+from crossview.synthetic.appearance import Appearance
 from crossview.synthetic.palette import CLASSES
 from crossview.synthetic.render import render_photo, render_satellite
 from crossview.synthetic.scene import Barrier, Building, Scene, Tree
@@ -430,11 +431,18 @@ def test_depth_in_a_box_is_that_of_the_closed_form_within_1_mm():
 def test_a_panorama_turned_by_90_degrees_is_its_columns_rolled():
     scene = Scene(tuple(random_houses(5, 40)), (Tree(5, 9), Tree(-8, 3), Tree(2, -6)))
     ahead, turned = (
-        render_photo(scene, Pose(0.3, 0.2, h), Equirectangular(256, 64)) for h in (20.0, 110.0)
+        render_photo(
+            scene,
+            Pose(0.3, 0.2, h),
+            Equirectangular(256, 64),
+            appearance=Appearance(cloud_cover=0.4),
+        )
+        for h in (20.0, 110.0)
     )
     assert np.array_equal(np.roll(ahead.classes, -64, axis=1), turned.classes)
     assert np.array_equal(np.roll(ahead.instances, -64, axis=1), turned.instances)
     assert np.roll(ahead.distance_m, -64, axis=1) == approx(turned.distance_m, rel=1e-9)
+    assert np.array_equal(np.roll(ahead.rgb, -64, axis=1), turned.rgb)
 
 
 @pytest.mark.parametrize("camera", [CAMERA, Equirectangular(180, 60)])

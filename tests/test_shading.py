@@ -199,6 +199,19 @@ def test_snow_whitens_the_ground_and_roofs_and_leaves_walls():
     )
 
 
+def test_snow_on_the_ground_puts_no_clouds_into_a_clear_sky():
+    # the ground in the first rows: what comes after them must not know of it
+    camera = Pinhole(64, 96, 60.0, 60.0, 32.0, 48.0)
+    house = Scene((Building(box(-6, 10, 6, 20), 4.0),), roads=box(-90, -90, 90, 90))
+    bare, snowy = (
+        photo(house, replace(PLAIN, season="winter", snow=s), camera, height_m=12.0, roll_deg=180.0)
+        for s in (0.0, 0.6)
+    )
+    is_sky = bare.classes == SKY
+    assert is_sky.mean() > 0.2
+    np.testing.assert_array_equal(snowy.rgb[is_sky], bare.rgb[is_sky])
+
+
 def test_rain_darkens_the_street():
     dry, wet = (
         photo(appearance=replace(PLAIN, wetness=w, cloud_cover=0.3), pose=Pose(-30, 0, 90))

@@ -410,15 +410,15 @@ def _shade_row(
 
         # what the season and the weather lay on it
         if n_z > 0.3 and look.snow > 0 and kind != LIQUID:
-            cover = look.snow * (1.15 if kind != CROWN else 0.5)
+            white = look.snow * (1.15 if kind != CROWN else 0.5)
             if kind == JOINTED or (kind == GROUND and is_paved[material]):
-                cover = look.snow * 0.62
+                white = look.snow * 0.62
             patch = 0.4 * _noise(x * 0.45, y * 0.45, 0.45 * steep, noise)
             patch += 0.35 * _noise(x * 2.1, y * 2.1, 2.1 * steep, noise)
-            cover = min(max((cover - 0.55) * 3.0 + 0.5 * patch + 0.5, 0.0), 1.0)
-            cover *= min((n_z - 0.3) * 2.5, 1.0) * 0.95
-            albedo = _mixed(albedo, _grey(0.86 / max(shade, 0.1)), cover)
-            mirror *= 1 - cover
+            white = min(max((white - 0.55) * 3.0 + 0.5 * patch + 0.5, 0.0), 1.0)
+            white *= min((n_z - 0.3) * 2.5, 1.0) * 0.95
+            albedo = _mixed(albedo, _grey(0.86 / max(shade, 0.1)), white)
+            mirror *= 1 - white
         elif look.wetness > 0 and kind not in (CROWN, LIQUID):
             soaked = look.wetness * min(max(n_z, 0.0) + 0.25, 1.0)
             shade *= 1 - 0.45 * soaked
