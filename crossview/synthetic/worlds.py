@@ -6,7 +6,6 @@ import functools
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,12 +16,9 @@ from crossview.frames import LocalFrame
 from crossview.geopackages import read_geopackage, write_geopackage
 from crossview.grids import Bounds
 from crossview.synthetic.places import Obstacles, Streets
-from crossview.synthetic.scene import Scene
+from crossview.synthetic.scene import STOREYS, Scene
 from crossview.synthetic.town import Town
 from crossview.tiles import GeoBounds
-
-if TYPE_CHECKING:
-    pass
 
 MADE_UP_LICENCE = "CC0-1.0"
 OSM_LICENCE = "ODbL-1.0"
@@ -132,6 +128,9 @@ class World:
     def of(cls, region: str, features: MapFeatures) -> World:
         """The world of map features; the frame is anchored in the middle of their extent.
 
+        Buildings whose height the map does not tell get a number of STOREYS, by their identity:
+        the same in every run. The map file, which matchers read, stays without.
+
         Raises:
             MapError: They have no buildings or no streets.
         """
@@ -139,7 +138,7 @@ class World:
         frame = LocalFrame(
             round((south + north) / 2, _ANCHOR_DECIMALS), round((west + east) / 2, _ANCHOR_DECIMALS)
         )
-        scene = Scene.from_features(features, frame)
+        scene = Scene.from_features(features, frame, storeys=STOREYS)
         if not scene.buildings:
             raise MapError(
                 f"{features.source} has no buildings, and a camera would see nothing to know its "
