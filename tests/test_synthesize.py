@@ -41,6 +41,14 @@ SMALL = Recipe(
     pictures="classes", traffic=0.5,
 )  # fmt: skip
 
+POSE_COLUMNS = ("lat_deg", "lon_deg", "heading_deg", "height_m", "pitch_deg", "roll_deg")
+POSES_SHA256 = "231fdd39eca30efa5cb76264d279abc0a641b085ef8db8c6da5b4b6f57c8938e"
+CLASSES_SHA256 = {
+    0: "8925effdb851ff04fb50f939d4264ff6268591e762ba06e1f12d060c149a590e",
+    7: "fa27e22eb4dcadf585a57e06e5e20c201e2804798fbf734ba401157005c984ec",
+    17: "5188b1ab7c6e0fc9f17a68496a4f2d13825cac72526b704bdf192b44219b32a6",
+}
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
@@ -73,6 +81,18 @@ def test_a_dataset_is_a_manifest_without_problems(dataset):
     assert (summary.num_views, summary.num_tiles, summary.num_pairs) == (18, 18, 18)
     assert manifest.licence == "CC0-1.0"
     assert not (manifest.folder / ".synthesis").exists()
+
+
+def test_poses_and_class_images_are_the_same_on_every_machine(dataset):
+    """As pinned by constraints.txt; the map is pinned in test_town."""
+    _, _, manifest = dataset
+    poses = manifest.views[list(POSE_COLUMNS)].to_numpy(float).round(6) + 0.0
+    assert hashlib.sha256(poses.astype("<f8").tobytes()).hexdigest() == POSES_SHA256
+    for number, sha256 in CLASSES_SHA256.items():
+        name = f"classes/town-1/000/town-1-{number:06d}.png"
+        classes = np.asarray(Image.open(manifest.folder / name))
+        assert (classes.shape, classes.dtype) == ((32, 64), np.uint8)
+        assert hashlib.sha256(classes.tobytes()).hexdigest() == sha256, name
 
 
 def test_class_images_are_a_manifest_of_their_own(dataset):
