@@ -414,6 +414,28 @@ def test_an_extract_without_buildings_or_roads_is_refused(tmp_path, kept, words)
         synthesize(replace(SMALL, sources=(Source("x", file=str(extract)),)), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"sources": (Source("town-1", seed=1, pattern="spiral"),)},
+        {"height_m": 3.0},  # there is a map, and no room
+    ],
+)
+def test_a_refused_run_does_not_stand_in_the_way_of_the_corrected_one(
+    tmp_path, refused, monkeypatch
+):
+    def no_room(*_, **__):
+        raise MapError("None of 1000 places on the streets has room for a camera.")
+
+    right = replace(SMALL, num_views=2)
+    with monkeypatch.context() as patched, pytest.raises((MapError, ValueError)):
+        patched.setattr(shooting, "open_place", no_room)
+        synthesize(replace(right, **refused), tmp_path / "town")
+    assert synthesize(right, tmp_path / "town").num_made == 2
+    synthesize(right, tmp_path / "whole")
+    assert checksums(tmp_path / "town") == checksums(tmp_path / "whole")
+
+
 def test_an_extract_is_credited_and_can_be_cut(tmp_path):
     Source("town-1", seed=1).write_map(tmp_path)
     extract = tmp_path / "real.osm"

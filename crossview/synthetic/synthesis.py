@@ -40,6 +40,12 @@ from crossview.synthetic.synthesis_tables import Survey, write_tables
 
 RECIPE_FILE = "synthesis.json"
 JOURNAL_FOLDER = ".synthesis"
+_FOLDERS = (
+    "maps", "views", "tiles", "classes", "instances", "depth", "normals", "tile_classes",
+    "tile_heights",
+)  # fmt: skip
+"""That blocks and worlds are written into."""
+
 TRIAL_VIEWS = 4
 """That an estimate takes."""
 
@@ -156,7 +162,7 @@ def synthesize(
         progress: Says how far it is; one item for every place and tile of the grid.
 
     Raises:
-        ManifestError: The folder holds a dataset of another recipe, or something else.
+        ManifestError: The folder holds a part of a dataset of another recipe, or something else.
         MapError: A world cannot be read, or has no buildings, no streets or no room for a camera.
         FolderBusyError: Another process makes it.
         OSError: The disk is full; what is made is kept.
@@ -173,7 +179,7 @@ def _synthesized(recipe: Recipe, out: Path, workers: int, progress: Progress | N
     state = _begun(recipe, out)
     if state.get("complete"):
         return _summary_of(state, out, 0, time.perf_counter() - start_s, workers)
-    journal = _Journal(out / JOURNAL_FOLDER / "journal.jsonl")
+    journal = _Journal(_journal_file(out))
     done = journal.read(out)
     num_made = 0
     with _explained(out), makers(workers) as pool:
@@ -259,10 +265,7 @@ def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
                 f"{out} exists and holds something else than a synthetic dataset. Give another "
                 "--out."
             )
-        (out / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
-        state = {"recipe": recipe.to_json(), "extracts": extracts, "complete": False}
-        _write_json(path, state)
-        return state
+        return _new_state(recipe, out, extracts)
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         there = Recipe.from_json(state["recipe"])
@@ -275,6 +278,11 @@ def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
     difference = recipe.difference(there)
     if not difference and changed:
         difference = f"the extract of {', '.join(changed)} is another file"
+    if difference and not state.get("complete") and not _journal_file(out).is_file():
+        # nothing was made: a run that was refused must not stand in the way of the corrected one
+        for folder in _FOLDERS:
+            shutil.rmtree(out / folder, ignore_errors=True)
+        return _new_state(recipe, out, extracts)
     if difference:
         raise ManifestError(
             f"{out} holds a dataset of another configuration: {difference}. Give another --out, or "
@@ -282,6 +290,17 @@ def _begun(recipe: Recipe, out: Path) -> dict[str, Any]:
         )
     (out / JOURNAL_FOLDER).mkdir(exist_ok=True)
     return dict(state)
+
+
+def _new_state(recipe: Recipe, out: Path, extracts: dict[str, str]) -> dict[str, Any]:
+    (out / JOURNAL_FOLDER).mkdir(parents=True, exist_ok=True)
+    state = {"recipe": recipe.to_json(), "extracts": extracts, "complete": False}
+    _write_json(out / RECIPE_FILE, state)
+    return state
+
+
+def _journal_file(out: Path) -> Path:
+    return out / JOURNAL_FOLDER / "journal.jsonl"
 
 
 def _surveys(recipe: Recipe, out: Path, state: dict[str, Any] | None, pool: Makers) -> list[Survey]:
