@@ -9,10 +9,13 @@ import shapely
 from pytest import approx
 from shapely import LineString, Point, box
 
+from crossview.frames import LocalFrame
+from crossview.grids import MapGrid
 from crossview.synthetic.markings import rectangles
 from crossview.synthetic.mesh import Mesh
 from crossview.synthetic.movers import KEEP_OUT_M, movers_mesh
 from crossview.synthetic.palette import CLASSES
+from crossview.synthetic.render import render_satellite
 from crossview.synthetic.scene import Barrier, Bay, Building, Carriageway, Post, Scene, Tree
 
 STREET = LineString([(0, 0), (300, 0)])
@@ -156,9 +159,17 @@ def test_a_part_of_the_town_has_the_movers_of_the_whole():
     assert all(99 < place[0] < 201 for place in here)
 
 
-def test_instances_follow_those_of_the_scene(busy):
+def test_numbers_in_pictures_follow_those_of_the_scene(busy):
     scene, mesh = busy
-    assert mesh.instances.min() == scene.mesh.instances.max() + 1
+    grid = MapGrid(LocalFrame(50.0, 8.0), -20.0, 60.0, 0.25, 400, 1400)
+    seen = np.unique(render_satellite(scene, grid, movers=mesh).instances)
+    num_still, num_movers = scene.mesh.instances.max(), len(np.unique(mesh.instances))
+    assert num_movers > 20
+    moving = seen[seen > num_still]
+    assert moving.max() == num_still + num_movers
+    assert len(moving) > 0.9 * num_movers  # leaves hide some
+    still = render_satellite(scene, grid).instances
+    assert set(seen) - set(moving) <= set(np.unique(still))
 
 
 def test_nobody_is_there_at_density_0_or_without_streets():

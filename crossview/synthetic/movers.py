@@ -122,7 +122,7 @@ def movers_mesh(
     """Cars in bays, at kerbs and in lanes, and people on sidewalks, at some moment.
 
     None stands in a building, a barrier, a post, a trunk or another mover. The same seed gives the
-    same movers. Their instances follow those of `scene.mesh`.
+    same movers. Their instances count from 1; in pictures they follow those of `scene.mesh`.
 
     Args:
         scene: The town.
@@ -152,8 +152,7 @@ def movers_mesh(
         low, high = np.split(np.array(bounds_m), 2)
         is_here = (candidates.middles_m >= low) & (candidates.middles_m <= high)
         candidates = candidates.at(np.flatnonzero(is_here[:, 0] & is_here[:, 1]))
-    first = int(scene.mesh.instances.max(initial=0)) + 1
-    return _mesh(candidates.at(_free(scene, candidates, keep_out_m)), first, rng)
+    return _mesh(candidates.at(_free(scene, candidates, keep_out_m)), rng)
 
 
 def _driving(
@@ -320,9 +319,9 @@ def _free(
     return np.flatnonzero(is_free)
 
 
-def _mesh(movers: _Candidates, first_instance: int, rng: np.random.Generator) -> Mesh:
+def _mesh(movers: _Candidates, rng: np.random.Generator) -> Mesh:
     builder = MeshBuilder()
-    instances = first_instance + np.arange(len(movers.kinds))
+    instances = 1 + np.arange(len(movers.kinds))
     for k, kind in enumerate(_KINDS):
         of_kind = np.flatnonzero(movers.kinds == k)
         some = movers.at(of_kind)
