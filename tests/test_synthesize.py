@@ -192,6 +192,26 @@ def test_a_grid_has_one_positive_tile_and_up_to_three_semipositive_ones(tmp_path
         assert Counter(expected.values())["positive"] == 1
 
 
+@pytest.mark.parametrize(("tiles", "num_flights"), [("centered", 7), ("grid", 12)])
+def test_the_traffic_of_a_flight_is_made_once_for_all_its_tiles(
+    tmp_path, tiles, num_flights, monkeypatch
+):
+    calls, traffic = [], moments.traffic
+
+    def counted(scene, seed, density, **options):
+        calls.append(seed)
+        return traffic(scene, seed, density, **options)
+
+    monkeypatch.setattr(moments, "traffic", counted)
+    recipe = replace(SMALL, num_views=40, tiles=tiles, num_flights=num_flights)
+    synthesize(recipe, tmp_path / "town")
+    table = Manifest.load(tmp_path / "town").tiles
+    assert len(table) > 32
+    assert list(table["tile_id"]) == sorted(table["tile_id"])
+    assert len(set(table["date"])) == num_flights
+    assert max(Counter(calls).values()) == 1
+
+
 def test_a_rig_is_photos_all_around_from_one_place(tmp_path):
     recipe = replace(SMALL, kind="rig", width_px=24, height_px=24, num_views=3, num_cameras=3,
                      fov_deg=120.0, tiles="none")  # fmt: skip

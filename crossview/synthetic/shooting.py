@@ -33,6 +33,9 @@ BLOCK = 32
 """Places that are made at a time, and share their traffic: building its index takes a while."""
 
 TILES_BLOCK = 32
+FLIGHTS_KEPT = 16
+"""Flights whose traffic is kept for the next tile; of a city they are tens of megabytes each."""
+
 IMAGES_PER_FOLDER = 1000
 
 DEPTH_UNIT_M = 0.01
@@ -186,7 +189,7 @@ def tiles_showing(
     return sorted(found, key=lambda one: one[1])
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=FLIGHTS_KEPT)
 def flight_of(recipe: Recipe, region: str, number: int) -> Moment:
     """When a flight over a world takes its tiles."""
     rng = rng_of(recipe.seed, region, moments.FLIGHTS, number)
@@ -239,7 +242,7 @@ def _graph(world: World) -> drives.RoadGraph:
     return drives.RoadGraph(world.scene, world.bounds_m)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=FLIGHTS_KEPT)
 def _flown_over(recipe: Recipe, world: World, seed: int) -> Mesh | None:
     return moments.traffic(world.scene, seed, recipe.traffic)
 
@@ -275,6 +278,7 @@ class _Shot:
         self._folder = folder
         self._world = world
         self._refused: Counter[str] = Counter()
+        self._planned: list[tuple[str, MapGrid, int]] = []
 
     def places(self, block: Block) -> None:
         recipe, world = self._recipe, self._world
@@ -301,6 +305,7 @@ class _Shot:
             self._station(place, height_m, moment, traffic, number=number, sequence_id=sequence_id)
             if not is_drive or k == 0:
                 self.made.times.append({**moment.facts(), "traffic": recipe.traffic})
+        self._tiles()
         self.made.refused = dict(self._refused)
 
     def grid_tiles(self, block: Block) -> None:
@@ -308,7 +313,8 @@ class _Shot:
         for number in range(block.first, block.first + block.count):
             grid = grid_tile(recipe, world.frame, world.bounds_m, number)
             tile_id = grid_tile_id(recipe, world.region, world.bounds_m, number)
-            self._tile(tile_id, grid, number)
+            self._planned.append((tile_id, grid, number))
+        self._tiles()
 
     def _height_m(self, number: int) -> float:
         recipe = self._recipe
@@ -389,7 +395,7 @@ class _Shot:
                 world.frame, x_m - half_m, y_m + half_m, recipe.cell_m,
                 recipe.tile_px, recipe.tile_px,
             )  # fmt: skip
-            self._tile(station_id, grid, number)
+            self._planned.append((station_id, grid, number))
 
     def _pairs(self, view_id: str, station_id: str, pose: Pose) -> None:
         recipe, world = self._recipe, self._world
@@ -416,6 +422,13 @@ class _Shot:
             image = f"views/{name}.png"
             return image, self._png(image, classes, palette=True)
         return self._picture(f"views/{name}", seen.rgb)
+
+    def _tiles(self) -> None:
+        """Take the planned tiles, those of a flight together; rows are in the order of numbers."""
+        for tile in sorted(self._planned, key=lambda tile: tile[2] % self._recipe.num_flights):
+            self._tile(*tile)
+        order = {tile_id: number for tile_id, _, number in self._planned}
+        self.made.rows.get("tiles", []).sort(key=lambda row: order[row["tile_id"]])
 
     def _tile(self, tile_id: str, grid: MapGrid, number: int) -> None:
         """Take a tile, write it, and say so in a row."""
