@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -480,3 +481,29 @@ def test_an_estimate_is_near_what_comes_out(dataset):
     about = estimate(recipe)
     assert about.num_files == pytest.approx(summary.num_files, abs=1)
     assert about.megabytes == pytest.approx(summary.megabytes, rel=0.3)
+
+
+@pytest.mark.parametrize("options", [{}, {"tiles": "grid"}, {"frames": 8}])
+def test_estimated_minutes_are_those_of_the_work_that_is_done(tmp_path, options, monkeypatch):
+    """By a clock that goes on by so much for each thing that takes a while, and not otherwise."""
+    costs_s = {(moments, "traffic"): 60.0, (shooting._Shot, "_view"): 1.0,
+               (shooting._Shot, "_tile"): 2.0}  # fmt: skip
+    now_s = [0.0]
+
+    def slow(function, seconds):
+        def call(*arguments, **named):
+            now_s[0] += seconds
+            return function(*arguments, **named)
+
+        return call
+
+    for (owner, name), seconds in costs_s.items():
+        monkeypatch.setattr(owner, name, slow(getattr(owner, name), seconds))
+    monkeypatch.setattr(synthesis, "time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    recipe = replace(SMALL, num_views=64, **options)
+    about = estimate(recipe)
+    start_s = now_s[0]
+    shooting._flown_over.cache_clear()
+    synthesize(recipe, tmp_path / "town")
+    flights_s = recipe.num_flights * costs_s[moments, "traffic"]  # once, and not in the estimate
+    assert about.minutes * 60 == pytest.approx(now_s[0] - start_s - flights_s, rel=0.05)

@@ -215,23 +215,27 @@ def estimate(recipe: Recipe, *, workers: int = 1) -> Estimate:
         worlds_s = time.perf_counter() - start_s
         trial = replace(recipe, num_views=min(recipe.num_views, TRIAL_VIEWS))
         first = next(block for block in _blocks(trial, surveys[0]) if block.what == "places")
-        make(trial, out, replace(first, count=1))  # loads what the others find loaded
-        start_s = time.perf_counter()
-        made = make(trial, out, first)
-        place_s = (time.perf_counter() - start_s) / first.count
+        blocks = [block for survey in surveys for block in _blocks(recipe, survey)]
+        make(trial, out, first)  # loads what the others find loaded
+        made, places_s = _timed(trial, out, first)
+        _, one_s = _timed(trial, out, replace(first, count=1))
+        # a block has its own traffic, which takes as long for one place as for many
+        place_s = max(places_s - one_s, 0.0) / (first.count - 1) if first.count > 1 else one_s
         num_places = recipe.num_views * len(surveys)
-        files, size = len(made.files) / first.count, made.num_bytes / first.count
-        num_files, num_bytes, seconds = num_places * files, num_places * size, num_places * place_s
+        num_blocks = sum(block.what == "places" for block in blocks)
+        seconds = num_places * place_s + num_blocks * max(one_s - place_s, 0.0)
+        num_files = num_places * len(made.files) / first.count
+        num_bytes = num_places * made.num_bytes / first.count
         num_tiles = num_places * (recipe.tiles == "centered")
-        tiles = [b for s in surveys for b in _blocks(recipe, s) if b.what == "tiles"]
+        tiles = [block for block in blocks if block.what == "tiles"]
         if tiles:
-            start_s = time.perf_counter()
-            made = make(trial, out, replace(tiles[0], count=min(tiles[0].count, TRIAL_VIEWS)))
-            tile_s = (time.perf_counter() - start_s) / len(made.rows["tiles"])
+            some = replace(tiles[0], count=min(tiles[0].count, TRIAL_VIEWS))
+            make(trial, out, some)  # as above
+            made, tiles_s = _timed(trial, out, some)
             num_tiles = sum(block.count for block in tiles)
-            num_files += num_tiles * len(made.files) / len(made.rows["tiles"])
-            num_bytes += num_tiles * made.num_bytes / len(made.rows["tiles"])
-            seconds += num_tiles * tile_s
+            num_files += num_tiles * len(made.files) / some.count
+            num_bytes += num_tiles * made.num_bytes / some.count
+            seconds += num_tiles * tiles_s / some.count
         maps = sum(Path(survey.map_path).stat().st_size for survey in surveys)
     return Estimate(
         num_places * len(recipe.turns_deg),
@@ -241,6 +245,12 @@ def estimate(recipe: Recipe, *, workers: int = 1) -> Estimate:
         (worlds_s + seconds / workers) / 60,
         workers,
     )
+
+
+def _timed(recipe: Recipe, out: Path, block: Block) -> tuple[Made, float]:
+    start_s = time.perf_counter()
+    made = make(recipe, out, block)
+    return made, time.perf_counter() - start_s
 
 
 def _check_workers(workers: int) -> None:
