@@ -392,6 +392,9 @@ def test_the_command_makes_a_dataset_and_says_what(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+DRIVE = ["--town", "1", "--views", 5, "--drive"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -401,7 +404,22 @@ def test_the_command_makes_a_dataset_and_says_what(tmp_path):
         (["--town", "1", "--views", 1, "--frames", 5], 2, "give --drive too"),
         (["--town", "1", "--views", 1, "--normals"], 2, "--classes"),
         (["--town", "1", "--views", 1, "--width", 100], 1, "twice as wide as high"),
-        (["--town", "x", "--views", 1], 2, "expected numbers or ranges"),
+        (["--town", "x", "--views", 1], 2, "--town x: expected numbers or ranges"),
+        (["--town", "-1", "--views", 1], 2, "--town -1: expected numbers or ranges from 0"),
+        ([*DRIVE, "--height-spread-m", 0.5], 2, "leave out --height-spread-m"),
+        ([*DRIVE, "--sidewalks", 0.5], 2, "stand on lanes at one height and look ahead"),
+        ([*DRIVE, "--heading-spread-deg", 9], 2, "leave out --heading-spread-deg"),
+        (["--town", "1", "--views", 1, "--fov-deg", 60], 2, "a full sphere: leave out --fov-deg"),
+        (["--town", "1", "--views", 1, "--cameras", 3], 2, "A panorama is of one camera"),
+        (
+            ["--town", "1", "--views", 1, "--kind", "photo", "--cameras", 3],
+            2,
+            "A photo is of one camera: leave out --cameras, or give --kind rig",
+        ),
+        (["--town", "1", "--views", 1, "--tiles", "none", "--flights", 2], 2, "no tiles"),
+        (["--town", "1", "--views", 1, "--label-noise", 1], 1, "give --classes too"),
+        (["--town", "1", "--views", 1, "--tile-px", 100000], 1, "--tile-px of 100000 px is too"),
+        (["--town", "1", "--views", 1, "--width", 20000, "--height", 10000], 1, "33,554,432"),
         (["--town", "1", "--views", 1, "--height-m", 0.1], 1, "stand above the ground"),
         (["--town", "1", "--views", 1, "--workers", 0], 1, "--workers is 0"),
         (["--town", "1", "--views", 1, "--randomness", 2], 1, "expected 0 to 1"),

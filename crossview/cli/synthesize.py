@@ -198,6 +198,7 @@ def _recipe(
 
     if not drive and (frames is not None or spacing_m is not None):
         raise click.UsageError("--frames and --spacing-m are of drives: give --drive too.")
+    _refuse_unheeded(drive, kind, options["tiles"])
     if options["with_normals"] and not options["with_classes"]:
         raise click.UsageError("--normals come beside --classes: give that too.")
     width_px, height_px = _SIZES[kind]
@@ -213,6 +214,39 @@ def _recipe(
     )
 
 
+def _refuse_unheeded(drive: bool, kind: str, tiles: str) -> None:
+    """Options that would change nothing beside these are refused, where they were given."""
+    context = click.get_current_context()
+    rules = (
+        (
+            drive,
+            ("height_spread_m", "heading_spread_deg", "sidewalks"),
+            "Frames of drives stand on lanes at one height and look ahead: leave out {}.",
+        ),
+        (
+            kind == "panorama",
+            ("fov_deg",),
+            "A panorama is a full sphere: leave out {}, or give --kind photo or rig.",
+        ),
+        (
+            kind != "rig",
+            ("num_cameras",),
+            f"A {kind} is of one camera: leave out {{}}, or give --kind rig.",
+        ),
+        (
+            tiles == "none",
+            ("tile_px", "cell_m", "num_flights", "max_tilt_deg"),
+            "There are no tiles: leave out {}, or give --tiles centered or grid.",
+        ),
+    )
+    flags = {one.name: one.opts[0] for one in context.command.params}
+    given = click.core.ParameterSource.COMMANDLINE
+    for is_unheeded, names, sentence in rules:
+        some = [flags[name] for name in names if context.get_parameter_source(name) is given]
+        if is_unheeded and some:
+            raise click.UsageError(sentence.format(" and ".join(some)))
+
+
 def _towns(text: str | None, pattern: str, size_m: float | None) -> list[Source]:
     from crossview.cli.options import numbers
     from crossview.synthetic.worlds import Source
@@ -223,8 +257,10 @@ def _towns(text: str | None, pattern: str, size_m: float | None) -> list[Source]
         return []
     try:
         seeds = numbers(text)
-    except ValueError as error:
-        raise click.UsageError(f"--town: {error}") from error
+    except click.UsageError as error:
+        raise click.UsageError(
+            f"--town {text}: expected numbers or ranges from 0, such as 1,2,3 or 1-20."
+        ) from error
     return [Source(f"town-{seed}", seed=seed, pattern=pattern, size_m=size_m) for seed in seeds]
 
 

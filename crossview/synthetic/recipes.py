@@ -25,6 +25,9 @@ IMAGE_FORMATS = ("jpg", "png")
 TILE_OVERLAP = 0.5
 """Of neighbours on a grid: every place is in the middle half of one tile, as VIGOR has it."""
 
+MAX_PIXELS = 2**25
+"""Of an image: a panorama of 8192 x 4096. One takes 2 GB of memory while it is rendered."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -257,6 +260,28 @@ class Recipe:
                 self.frames == 1 or self.frames < 0,
                 f"--frames is {self.frames}; a drive has 2 frames or more.",
             ),
+            (
+                self.frames > 0 and self.height_spread_m > 0,
+                "The frames of a drive are taken at one height: leave out --height-spread-m.",
+            ),
+            (
+                self.label_noise > 0 and self.pictures == "rgb" and not self.with_classes,
+                "--label-noise is of class images: give --classes too, or --pictures classes.",
+            ),
+            *[
+                (
+                    num_pixels > MAX_PIXELS,
+                    f"{name} of {size} px is too large: an image has up to {MAX_PIXELS:,} pixels.",
+                )
+                for name, size, num_pixels in (
+                    ("--tile-px", self.tile_px, self.tile_px**2),
+                    (
+                        "--width by --height",
+                        f"{self.width_px} x {self.height_px}",
+                        self.width_px * self.height_px,
+                    ),
+                )
+            ],
             (self.max_tilt_deg > 45, f"--max-tilt-deg is {self.max_tilt_deg:g}; expected 0 to 45."),
         ]
         return [text for is_wrong, text in rules if is_wrong]
