@@ -17,6 +17,8 @@ from keras import ops
 from crossview.errors import WeightsError
 from crossview.nn import architectures
 from crossview.nn.encoders import encoder, load_encoder, save_encoder
+from crossview.nn.losses import contrastive_loss
+from crossview.nn.trainer import PairTrainer
 from crossview.photos import Panorama
 
 # Keras's variables know the array protocol of NumPy 1
@@ -413,28 +415,14 @@ def test_half_precision_describes_nearly_the_same_in_float32():
     assert half.ground.layers[2].compute_dtype == "bfloat16"
 
 
-class Pairs(keras.Model):
-    """An encoder that is to tell the pairs of a batch apart."""
-
-    def __init__(self, made):
-        super().__init__()
-        self.made = made
-
-    def call(self, inputs, training=None):
-        return self.made(inputs, training=training)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        logits = 10.0 * self.made.similarities(y_pred["overhead"], y_pred["ground"])
-        labels = ops.arange(ops.shape(logits)[0])
-        return ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, True))
-
-
 def trained(made, *, steps):
     """Losses of so many steps with one batch."""
-    model = Pairs(made)
+    contrast = contrastive_loss("infonce", temperature=0.1)
+    contrast.build((None, made.descriptor_size))
+    model = PairTrainer(made, contrast)
     model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=False)
     images = drawn(made, batch=6)
-    return [float(model.train_on_batch(images)) for _ in range(steps)]
+    return [model.step(images, {}) for _ in range(steps)]
 
 
 @pytest.mark.slow

@@ -320,6 +320,8 @@ class ContrastiveLoss(keras.layers.Layer):
         has_ground: (pairs,) bool, see negatives; all if None.
         ground_position_m: (pairs, 2) of the ground images if they are not at the centres:
             distances are then from overhead to ground, as Xia et al. (2021) measure them.
+        similarity: (overhead, ground) where it is not the inner product of descriptors but, as
+            with DSM, that at the heading that fits best.
 
     Output shape:
         (), float32
@@ -370,6 +372,8 @@ class ContrastiveLoss(keras.layers.Layer):
         position_m: Any = None,
         has_ground: Any = None,
         ground_position_m: Any = None,
+        *,
+        similarity: Any = None,
     ) -> Any:
         """The loss of a batch."""
         distance_m = overlap = weights = None
@@ -386,7 +390,8 @@ class ContrastiveLoss(keras.layers.Layer):
             overlap = footprint_iou(position_m, position_m, self.footprint_m)
         if self.sigma_m is not None:
             weights = gaussian_weights(distance_m, self.sigma_m, form=self.form)
-        similarity = similarities(overhead, ground)
+        if similarity is None:
+            similarity = similarities(overhead, ground)
         candidates = negatives(
             ops.shape(similarity)[0],
             distance_m=distance_m,

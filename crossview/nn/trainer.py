@@ -93,7 +93,10 @@ class PairTrainer(keras.Model):
                 louder = self.num_chunks * sides[side] - (self.num_chunks - 1) * kept
                 others = facts.pop(side) * (1.0 - ops.sum(rows, axis=0))[:, None]
                 sides[side] = others + ops.matmul(ops.transpose(rows), louder)
-        loss = self.contrast(sides["ground"], sides["overhead"], **facts)
+        ground, overhead = sides["ground"], sides["overhead"]
+        if hasattr(self.encoder, "similarities"):
+            facts["similarity"] = self.encoder.similarities(overhead, ground)
+        loss = self.contrast(ground, overhead, **facts)
         for penalty in self.losses:
             loss = loss + penalty
         return loss
