@@ -254,6 +254,40 @@ def test_windows_and_lamps_shine_at_night():
     assert np.percentile(walls, 99) > 2 * np.median(walls)
 
 
+@pytest.mark.parametrize("cloud_cover", [0.0, 1.0])
+def test_the_sky_darkens_through_the_twilights_until_it_is_night(cloud_cover):
+    def sky(elevation_deg):
+        look = replace(PLAIN, sun_elevation_deg=elevation_deg, cloud_cover=cloud_cover)
+        rendering = photo(TOWER, look, pose=Pose(0.0, -60.0, 0.0), pitch_deg=25.0)
+        is_high = rendering.classes == SKY
+        is_high[30:] = False
+        return brightness(rendering.rgb)[is_high].mean()
+
+    day, civil, nautical, astronomical, night = map(sky, (10.0, -6.0, -9.0, -12.0, -18.0))
+    assert day > civil + 30 > nautical + 60 > astronomical + 75
+    assert astronomical < 60  # 90, as at dusk, is no night
+    assert night < 35
+    assert sky(-12.5) <= astronomical
+
+
+def test_bare_crowns_have_no_seams():
+    tree = Scene(trees=(Tree(0.0, 12.0, 10.0, 3.0),))
+    camera = Pinhole.from_focal(600, 600, 1500.0)
+    look = replace(PLAIN, season="winter", cloud_cover=1.0)
+    rendering = photo(tree, look, camera, Pose(3.0, -1.0, 342.0), pitch_deg=24.0)
+    level = brightness(rendering.rgb)
+    east, north, up = np.moveaxis(np.abs(rendering.normals), -1, 0)
+    is_crown = rendering.classes == CLASSES.index("vegetation")
+    inner = is_crown[:-1] & is_crown[1:]
+    assert inner.mean() > 0.5
+    step = np.abs(np.diff(level, axis=0))
+    for side in (up < 0.6, (east > north) | (up > 0.6)):
+        row, col = np.nonzero((inner & (side[:-1] != side[1:]))[3:-3])
+        assert len(row) > 50
+        beside = (step[row, col] + step[row + 6, col]) / 2  # 3 pixels above and below
+        assert step[row + 3, col].mean() < 1.5 * beside.mean()
+
+
 def test_broad_leaved_trees_change_with_the_season():
     colors = {}
     for season in ("summer", "autumn", "winter"):

@@ -494,8 +494,16 @@ def _shade_row(
         if kind == CROWN and look.bareness > 0 and not is_evergreen[material]:
             # twigs: what is behind shows between them, which is the sky or the dull ground
             rise, shine = _rise(v_z), _shine(v_x * sun_x + v_y * sun_y + v_z * sun_z)
-            gap = 0.7 * _noise(along * 9.0, up * 9.0, 6.0 * steep, noise)
-            gap += 0.7 * _noise(along * 2.0, up * 2.0, 1.4 * steep, noise)
+            gap = 0.0
+            for k in range(3):  # three projections, as of leaves
+                share = n_x * n_x if k == 0 else n_y * n_y if k == 1 else n_z * n_z
+                if share > 0.02:
+                    one, other = y if k == 0 else x, y if k == 2 else z
+                    gap += share * _noise(one * 9.0 + offset, other * 9.0, 6.0 * steep, noise)
+                    gap += share * _noise(one * 2.0 + offset, other * 2.0, 1.4 * steep, noise)
+            gap *= 0.7 / np.sqrt(
+                n_x * n_x * n_x * n_x + n_y * n_y * n_y * n_y + n_z * n_z * n_z * n_z
+            )
             gap = look.bareness * min(max(0.55 + 0.4 * gap, 0.0), 0.95)
             behind = _sky(colors, rise, shine)
             if v_z <= 0:
