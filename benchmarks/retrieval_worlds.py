@@ -16,8 +16,12 @@ FOLDER = "CROSSVIEW_BENCHMARK_FOLDER"
 
 TRAINING_TOWNS, VALIDATION_TOWN, TEST_TOWN, WIDE_TOWN = "401-420", "501", "500", "502"
 VIEWS = 1000
-PANORAMA = ("--width", "256", "--height", "128", "--tile-px", "128", "--cell-m", "0.5")
-"""Tiles of 64 m; rows of panoramas within 45 degrees of the horizon are those of the encoder."""
+PANORAMA = ("--width", "256", "--height", "128")
+"""Rows within 45 degrees of the horizon are those of the encoder."""
+
+TILES = ("--tile-px", "128", "--cell-m", "0.5")
+LARGER_TILES = ("--tile-px", "160", "--cell-m", "0.5")
+"""Of 64 m and of 80 m."""
 
 
 @contextlib.contextmanager
@@ -45,30 +49,29 @@ def towns(where: Path, name: str, seeds: str, *options: str, size_m: int, views:
 def training_towns(where: Path, *, quick: bool) -> Path:
     """20,000 pairs of 20 towns."""
     if quick:
-        return towns(where, "train-quick", "401", size_m=300, views=12)
-    return towns(where, "train", TRAINING_TOWNS, size_m=700, views=VIEWS)
+        return towns(where, "train-quick", "401", *TILES, size_m=300, views=12)
+    return towns(where, "train", TRAINING_TOWNS, *TILES, size_m=700, views=VIEWS)
 
 
 def larger_tiles(where: Path, *, quick: bool) -> Path:
     """10,000 pairs of 10 towns, with tiles of 80 m, in which squares of 64 m can be shifted."""
-    tiles = ("--tile-px", "160")
     if quick:
-        return towns(where, "train-wide-quick", "401", *tiles, size_m=300, views=12)
-    return towns(where, "train-wide", "401-410", *tiles, size_m=700, views=VIEWS)
+        return towns(where, "train-wide-quick", "401", *LARGER_TILES, size_m=300, views=12)
+    return towns(where, "train-wide", "401-410", *LARGER_TILES, size_m=700, views=VIEWS)
 
 
 def validation_town(where: Path, *, quick: bool) -> Path:
     """A town by which epochs are chosen."""
     if quick:
-        return towns(where, "val-quick", VALIDATION_TOWN, size_m=300, views=12)
-    return towns(where, "val", VALIDATION_TOWN, size_m=1000, views=VIEWS)
+        return towns(where, "val-quick", VALIDATION_TOWN, *TILES, size_m=300, views=12)
+    return towns(where, "val", VALIDATION_TOWN, *TILES, size_m=1000, views=VIEWS)
 
 
 def test_town(where: Path, *, quick: bool) -> Path:
     """A town that nothing was chosen by: 1,000 places on 0.77 square kilometres."""
     if quick:
-        return towns(where, "test-quick", TEST_TOWN, size_m=300, views=12)
-    return towns(where, "test", TEST_TOWN, size_m=1000, views=VIEWS)
+        return towns(where, "test-quick", TEST_TOWN, *TILES, size_m=300, views=12)
+    return towns(where, "test", TEST_TOWN, *TILES, size_m=1000, views=VIEWS)
 
 
 def trained(

@@ -299,7 +299,11 @@ def test_quick_render_measures_every_picture_and_a_city(tmp_path):
     brute_force = facts["rows"][-1]
     assert brute_force["share_of_work"] < 1
     assert "≈" in lines[-2]
-    assert facts["city"]["peak_bytes"] > facts["city"]["index_bytes"] > 0
+    (pairs,) = (row for row in facts["rows"] if "RenderedPairs" in row["how"])
+    assert 0 < pairs["per_s_and_core"] < shaded["per_s_and_core"]
+    city = facts["cities"]["made_up"]
+    assert city["peak_bytes"] > city["index_bytes"] > 0
+    assert city["buildings"] > 10
 
 
 # ---------------------------------------------------------------------- polar
@@ -379,3 +383,24 @@ def test_recall_counts_errors_below_each_threshold():
     found = worlds.recall(queries)
     assert [found[f"within_{t:g}m"] for t in worlds.THRESHOLDS] == [0.5, 0.5, 1.0]
     assert [found[f"within_{t:g}deg"] for t in worlds.THRESHOLDS] == [0.0, 0.0, 0.5]
+
+
+# ---------------------------------------------------------------------- retrieval
+
+
+@pytest.mark.slow
+def test_quick_two_stage_goes_from_towns_to_poses(tmp_path, monkeypatch):
+    """What it keeps in a folder, a second run finds there."""
+    monkeypatch.setenv("CROSSVIEW_BENCHMARK_FOLDER", str(tmp_path / "kept"))
+    file = tmp_path / "two_stage.json"
+    finished = run_benchmarks("two_stage", "--quick", "--json", str(file))
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.splitlines()
+    assert len(lines) == 3 and len({line.count("|") for line in lines}) == 1
+    facts = json.loads(file.read_text())
+    assert len(facts["errors_m"]) == facts["n"] == 3
+    assert 0 <= facts["first"] <= facts["among"] <= 1 and facts["scale"] > 0
+    weights = tmp_path / "kept" / "model-wide-quick" / "best" / "model.json"
+    made = weights.stat().st_mtime_ns
+    assert run_benchmarks("two_stage", "--quick").returncode == 0
+    assert weights.stat().st_mtime_ns == made
