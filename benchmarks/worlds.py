@@ -26,7 +26,7 @@ TOWNS = {"grid": 301, "organic": 302, "mixed": 303}
 SIZE_M = 700
 CITY = "osm/monaco.osm.gz"
 WEIGHTS = "weights/espnetv2_s_2.0_city_1024x512.pth"
-NUM_VIEWS, NUM_RIGS, QUICK_VIEWS = 500, 60, 2
+NUM_VIEWS, NUM_RIGS, QUICK_VIEWS = 500, 500, 2
 LABEL_NOISE = 0.5
 THRESHOLDS = (1.0, 3.0, 5.0)
 
