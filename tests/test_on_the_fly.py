@@ -47,6 +47,19 @@ def test_a_batch_depends_on_seed_epoch_and_index_only(world):
     assert np.abs(first.astype(int) - other).mean() > 5
 
 
+def test_pairs_of_a_fixed_epoch_stay_the_same_for_validation(world):
+    moving, fixed = (RenderedPairs([world], epoch=epoch, **OPTIONS) for epoch in (None, 2))
+    for _ in range(2):
+        moving.on_epoch_end()
+        fixed.on_epoch_end()
+    assert fixed.epoch == 2
+    np.testing.assert_array_equal(moving[1][0]["panorama"], fixed[1][0]["panorama"])
+    moving.on_epoch_end()
+    assert (moving[1][0]["panorama"] != fixed[1][0]["panorama"]).mean() > 0.5
+    with pytest.raises(ValueError, match="Epochs count from 0"):
+        RenderedPairs([world], epoch=-1)
+
+
 def test_panoramas_are_turned_by_the_stated_headings(world):
     level, turned = (
         RenderedPairs(

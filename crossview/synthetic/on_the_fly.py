@@ -30,6 +30,8 @@ FLIGHTS = 8
 class RenderedPairs(keras.utils.PyDataset):
     """Panoramas and the satellite tiles around them, batch by batch, never the same twice.
 
+    With an `epoch` they are always the same, for validation.
+
     A batch depends on the seed, the epoch and its index alone, whatever the number of workers. All
     its places are in one world; batches take turns. Photo and tile are of different times. The
     renderer leaves the interpreter's lock, so that workers are threads (use_multiprocessing stays
@@ -50,6 +52,8 @@ class RenderedPairs(keras.utils.PyDataset):
         randomness: Of light, season, weather and sensor, 0 to 1.
         traffic: Density of cars and people; 0 is quicker.
         seed: Of everything.
+        epoch: The one whose batches these always are, as validation needs them (Keras ends epochs
+            of validation data too); None for other pairs in every epoch.
         workers: Threads that render ahead.
         max_queue_size: Batches that they are ahead.
 
@@ -73,12 +77,15 @@ class RenderedPairs(keras.utils.PyDataset):
         randomness: float = 1.0,
         traffic: float = 1.0,
         seed: int = 0,
+        epoch: int | None = None,
         workers: int = 1,
         max_queue_size: int = 10,
     ) -> None:
         super().__init__(workers=workers, max_queue_size=max_queue_size)
         if not worlds:
             raise ValueError("Pairs are rendered in one world or more, got none.")
+        if epoch is not None and epoch < 0:
+            raise ValueError(f"Epochs count from 0, got {epoch}.")
         if min(batch_size, num_batches, tile_px) < 1 or not cell_m > 0:
             raise ValueError(
                 f"batch_size, num_batches, tile_px and cell_m are above 0, got {batch_size}, "
@@ -86,7 +93,8 @@ class RenderedPairs(keras.utils.PyDataset):
             )
         self.worlds = tuple(worlds)
         self.batch_size = batch_size
-        self.epoch = 0
+        self.epoch = 0 if epoch is None else epoch
+        self._is_fixed = epoch is not None
         self._num_batches = num_batches
         self._panorama = panorama or Equirectangular(512, 128)
         self._tile_px, self._cell_m = tile_px, cell_m
@@ -105,7 +113,7 @@ class RenderedPairs(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         """The next epoch has other places and times; Keras also ends one before it starts."""
-        self.epoch += 1
+        self.epoch += not self._is_fixed
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """A batch of the present epoch; see the class."""
