@@ -208,7 +208,7 @@ class PairTable:
             raise ManifestError(
                 f"{manifest.name} has no pairs{which} of a view with a position and a "
                 f"{POSITIVE!r} tile: make them with `crossview synthesize --tiles centered` or "
-                "`crossview-data satellite --around`."
+                "`crossview-data satellite --points`."
             )
         return cls(
             tuple(pairs["view_id"]), tuple(pairs["tile_id"]), positions_m(manifest, of_pairs)

@@ -74,6 +74,7 @@ def pages_with(*languages):
 # ----------------------------------------------------------------------- python
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("page", pages_with("python"), ids=lambda page: page.name)
 def test_python_on_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
