@@ -52,7 +52,7 @@ def draw_sheet(folder: str | Path, out: Path, *, num_views: int = 4, seed: int =
 
     For each a panorama above the polar tile of the same columns, a photo ahead with the footprints
     of the map, classes and depth, and the satellite view. All are rendered anew from the dataset's
-    map and moments, in sizes fit to be looked at.
+    map, light and flights, in sizes fit to be looked at; cars and people on the street are others.
 
     Args:
         folder: What synthesize made.

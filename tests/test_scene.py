@@ -1,5 +1,9 @@
 """Scenes: what the tags of a map look like from the street, in metres."""
 
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import shapely
@@ -9,6 +13,7 @@ from shapely import LineString, MultiPolygon, Point, Polygon, box
 from crossview.features import Feature, MapFeatures, feature_table
 from crossview.frames import LocalFrame
 from crossview.osm import read_osm
+from crossview.synthetic import scene as scenes
 from crossview.synthetic.scene import Barrier, Building, Scene, Tree
 from crossview.synthetic.town import Town
 from crossview.tags import height_m
@@ -199,3 +204,26 @@ def test_only_the_church_stands_where_people_walk(town: Town, town_features: Map
         assert not scene.roads.intersects(building.footprint)
         if not any(square.intersects(building.footprint) for square in squares):
             assert scene.sidewalks.intersection(building.footprint).area < 1.0
+
+
+def test_the_mesh_is_made_once_by_threads_that_ask_at_the_same_time(monkeypatch):
+    made, start, together = [], threading.Barrier(4), threading.Barrier(2)
+    ground_mesh = scenes.ground_mesh
+
+    def counted(*arguments, **options):
+        made.append(1)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.1)  # for a second one that makes it
+        return ground_mesh(*arguments, **options)
+
+    monkeypatch.setattr(scenes, "ground_mesh", counted)
+    asked = Scene((Building(box(0, 0, 10, 10), 9.0),))
+
+    def ask(_):
+        start.wait()
+        return asked.mesh
+
+    with ThreadPoolExecutor(4) as pool:
+        meshes = list(pool.map(ask, range(4)))
+    assert len(made) == 1
+    assert all(mesh is asked.mesh for mesh in meshes)

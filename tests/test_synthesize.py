@@ -82,6 +82,7 @@ def test_a_dataset_is_a_manifest_without_problems(dataset):
     assert (summary.num_views, summary.num_tiles, summary.num_pairs) == (18, 18, 18)
     assert manifest.licence == "CC0-1.0"
     assert not (manifest.folder / ".synthesis").exists()
+    assert "-0.0," not in (manifest.folder / "views.csv").read_text()
 
 
 def test_poses_and_class_images_are_the_same_on_every_machine(dataset):

@@ -1,5 +1,7 @@
 """The sheet of a synthetic dataset: all is drawn."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,6 +27,19 @@ def test_a_sheet_of_a_dataset_is_drawn(tmp_path):
     assert road.mean() > 0.05  # class images in their colours
     with pytest.raises(ValueError, match="1 view or more"):
         draw_sheet(tmp_path / "town", tmp_path / "sheet.png", num_views=0)
+
+
+def test_what_a_map_says_that_cannot_be_is_said_once(tmp_path, caplog):
+    text = Source("town-1", seed=1).write_map(tmp_path).read_text()
+    extract = tmp_path / "some.osm"
+    extract.write_text(re.sub(r'(k="building:levels" v=)"\d+"', r'\1"-3"', text, count=1))
+    recipe = Recipe((Source("some", file=str(extract)),), 1, width_px=64, height_px=32,
+                    tiles="none", pictures="classes", traffic=0.0)  # fmt: skip
+    synthesize(recipe, tmp_path / "out")
+    draw_sheet(tmp_path / "out", tmp_path / "sheet.png", num_views=1)
+    said = [one.getMessage() for one in caplog.records if "that cannot be" in one.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith("some: 1 heights of buildings that cannot be")
 
 
 def test_other_lots_draw_other_places(tmp_path):

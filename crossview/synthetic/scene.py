@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from crossview.synthetic.fixtures import add_barriers, add_benches, add_posts, a
 from crossview.synthetic.ground import Layer, ground_mesh
 from crossview.synthetic.mesh import Mesh, MeshBuilder
 from crossview.synthetic.solids import add_buildings
-from crossview.synthetic.survey import surveyed
+from crossview.synthetic.survey import in_words, surveyed
 from crossview.synthetic.survey_buildings import STOREYS
 from crossview.synthetic.things import Barrier, Bay, Building, Carriageway, Post, Tree
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 MARGIN_M = 50.0
 """By which the ground's triangles reach beyond everything that stands on it."""
 
+
+_MAKING_MESH = threading.Lock()
+_log = logging.getLogger(__name__)
 
 __all__ = ("STOREYS", "Barrier", "Bay", "Building", "Carriageway", "Post", "Scene", "Tree")
 
@@ -105,7 +110,10 @@ class Scene:
         Raises:
             OutOfRegionError: The map's extent reaches farther than the frame serves.
         """
-        return cls(**surveyed(features, frame, storeys))
+        scene = cls(**surveyed(features, frame, storeys))
+        if scene.notes:
+            _log.warning("%s: %s.", features.source, in_words(scene.notes))
+        return scene
 
     @functools.cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -135,12 +143,19 @@ class Scene:
         west, south, east, north = np.nan_to_num(bounds_m).tolist()  # of nothing: a lawn
         return west - MARGIN_M, south - MARGIN_M, east + MARGIN_M, north + MARGIN_M
 
-    @functools.cached_property
+    @property
     def mesh(self) -> Mesh:
-        """Everything that stands still, as triangles and ellipsoids.
+        """Everything that stands still, as triangles and ellipsoids; made once, by one thread.
 
         The ground fills the rectangle `bounds_m`; instances count from 1.
         """
+        if "_mesh" not in vars(self):
+            with _MAKING_MESH:
+                return self._mesh
+        return self._mesh
+
+    @functools.cached_property
+    def _mesh(self) -> Mesh:
         builder = MeshBuilder()
         instance = add_buildings(builder, self.buildings, 1, self.shops_m)
         instance = add_trees(builder, self.trees, instance)

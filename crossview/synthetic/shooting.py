@@ -356,7 +356,10 @@ class _Shot:
         rng = rng_of(recipe.seed, world.region, moments.PHOTOS, number)
         station_id = self._station_id(number)
         spreads_deg = recipe.pitch_spread_deg, recipe.roll_spread_deg
-        pitch_deg, roll_deg = (float(rng.uniform(-1.0, 1.0)) * spread for spread in spreads_deg)
+        # 0.0 is added, or level would be -0.0 half of the time
+        pitch_deg, roll_deg = (
+            float(rng.uniform(-1.0, 1.0)) * spread + 0.0 for spread in spreads_deg
+        )
         for turn_deg in recipe.turns_deg:
             pose = place.pose.moved(Motion(turn_deg=turn_deg))
             seen = render_photo(

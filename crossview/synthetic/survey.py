@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,7 +99,6 @@ _USUAL_SURFACES = {
 _NO_SIDEWALK = frozenset(
     ("motorway", "motorway_link", "trunk", "trunk_link", "track", "service", "busway")
 )
-_log = logging.getLogger(__name__)
 
 
 def surveyed(
@@ -112,11 +110,12 @@ def surveyed(
         for mark in CROSSVIEW.marks(row.kind, row.tags):
             survey.add(mark, row)
         survey.add_unmarked(row)
-    fields = survey.fields(extent_of(features, frame))
-    if fields["notes"]:
-        counts = ", ".join(f"{number} {what}" for what, number in fields["notes"].items())
-        _log.warning("%s: %s.", features.source, counts)
-    return fields
+    return survey.fields(extent_of(features, frame))
+
+
+def in_words(notes: Mapping[str, int]) -> str:
+    """What a map said that cannot be, and how often."""
+    return ", ".join(f"{number} {what}" for what, number in notes.items())
 
 
 @dataclass

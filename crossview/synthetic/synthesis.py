@@ -36,6 +36,7 @@ from crossview.synthetic.shooting import (
     warm_up,
     world_of,
 )
+from crossview.synthetic.survey import in_words
 from crossview.synthetic.synthesis_tables import Survey, write_tables
 
 RECIPE_FILE = "synthesis.json"
@@ -329,6 +330,9 @@ def _surveys(recipe: Recipe, out: Path, state: dict[str, Any] | None, pool: Make
     # the first one alone: what it compiles, the other processes need not
     surveys = [*pool.map(_survey, tasks[:1]), *pool.map(_survey, tasks[1:])]
     surveys = [replace(survey, attribution=_attribution(recipe, survey)) for survey in surveys]
+    for survey in surveys:
+        if survey.notes:
+            _log.warning("%s: %s.", survey.region, in_words(survey.notes))
     if state is not None:
         state["worlds"] = _plain(recipe, surveys)
         _write_json(out / RECIPE_FILE, state)
@@ -363,6 +367,7 @@ def _survey(task: tuple[Recipe, str, str, str]) -> Survey:
         world.square_km,
         len(world.scene.buildings),
         world.streets.lanes.total_m / 1000,
+        dict(world.scene.notes),
     )
 
 

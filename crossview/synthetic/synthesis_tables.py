@@ -52,6 +52,7 @@ class Survey:
         square_km: Of the ground where cameras may stand.
         num_buildings: In the scene.
         street_km: Of lanes to stand on.
+        notes: What the map said that cannot be, and how often.
     """
 
     region: str
@@ -64,6 +65,7 @@ class Survey:
     square_km: float
     num_buildings: int
     street_km: float
+    notes: dict[str, int]
 
 
 def write_tables(

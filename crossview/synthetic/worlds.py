@@ -17,6 +17,7 @@ from crossview.geopackages import read_geopackage, write_geopackage
 from crossview.grids import Bounds
 from crossview.synthetic.places import Obstacles, Streets
 from crossview.synthetic.scene import STOREYS, Scene
+from crossview.synthetic.survey import surveyed
 from crossview.synthetic.town import Town
 from crossview.tiles import GeoBounds
 
@@ -129,7 +130,9 @@ class World:
         """The world of map features; the frame is anchored in the middle of their extent.
 
         Buildings whose height the map does not tell get a number of STOREYS, by their identity:
-        the same in every run. The map file, which matchers read, stays without.
+        the same in every run. The map file, which matchers read, stays without. What the map says
+        that cannot be is counted in the scene's notes, and not logged: worlds are read again by
+        every process.
 
         Raises:
             MapError: They have no buildings or no streets.
@@ -138,7 +141,7 @@ class World:
         frame = LocalFrame(
             round((south + north) / 2, _ANCHOR_DECIMALS), round((west + east) / 2, _ANCHOR_DECIMALS)
         )
-        scene = Scene.from_features(features, frame, storeys=STOREYS)
+        scene = Scene(**surveyed(features, frame, STOREYS))
         if not scene.buildings:
             raise MapError(
                 f"{features.source} has no buildings, and a camera would see nothing to know its "
