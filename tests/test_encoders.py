@@ -452,12 +452,12 @@ def test_dsm_trains_at_the_best_heading_what_is_not_frozen():
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_another_backend_agrees(backend):
-    """The literal constructions, folders and training again, under another backend."""
+    """Literal constructions, headings, folders, precision and training, under another backend."""
     if backend == keras.backend.backend():
         pytest.skip("this is the backend of the session")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    chosen = "(literal or vigor or folder or finds or training or half) and not size2"
+    chosen = "size0 or dsm_is_its or finds_where_a or comes_back or half or trains_at"
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", __file__, "-k", chosen],
         cwd=TESTS.parent,
