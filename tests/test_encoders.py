@@ -452,12 +452,12 @@ def test_dsm_trains_at_the_best_heading_what_is_not_frozen():
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_another_backend_agrees(backend):
-    """Literal constructions, headings, folders, precision and training, under another backend."""
+    """Literal constructions, headings, precision and training, under another backend."""
     if backend == keras.backend.backend():
         pytest.skip("this is the backend of the session")
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    chosen = "size0 or dsm_is_its or finds_where_a or comes_back or half or trains_at"
+    chosen = "size0 or dsm_is_its or finds_where_a or half or trains_at"
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", __file__, "-k", chosen],
         cwd=TESTS.parent,
@@ -467,3 +467,34 @@ def test_another_backend_agrees(backend):
         check=False,
     )
     assert finished.returncode == 0, finished.stdout[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
+def test_a_folder_is_the_same_encoder_on_another_backend(tiny, tmp_path, backend):
+    if backend == keras.backend.backend():
+        pytest.skip("this is the backend of the session")
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    save_encoder(tiny, tmp_path)
+    images = drawn(tiny)["ground"]
+    np.save(tmp_path / "images.npy", images)
+    code = """
+import sys
+import numpy as np
+from crossview.nn.encoders import load_encoder
+made = load_encoder(sys.argv[1])
+np.save(f"{sys.argv[1]}/found.npy", made.ground_descriptors(np.load(f"{sys.argv[1]}/images.npy")))
+print(made.fingerprint)
+"""
+    finished = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=TESTS.parent,
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout.split()[-1] == tiny.fingerprint
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, tiny.ground_descriptors(images), atol=1e-5)
