@@ -342,6 +342,13 @@ def test_mixvpr_mixes_places_then_projects_channels_and_rows():
     np.testing.assert_allclose(output(head, features), expected.reshape(2, 12), atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e-20, 1e-7, 1.0, 1e18])
+def test_a_descriptor_of_any_size_gets_length_1(size):
+    drawn = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    expected = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    np.testing.assert_allclose(output(UnitLength(), drawn * np.float32(size)), expected, atol=1e-6)
+
+
 def test_an_empty_descriptor_stays_finite():
     np.testing.assert_array_equal(output(UnitLength(), np.zeros((1, 4), np.float32)), 0.0)
 

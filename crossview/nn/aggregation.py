@@ -28,7 +28,7 @@ def normalised(features: Any, axis: Any = -1) -> Any:
 
 @keras.saving.register_keras_serializable("crossview")
 class UnitLength(keras.layers.Layer):
-    """Descriptors of length 1, float32.
+    """Descriptors of length 1, float32, however small they come; zeros stay zeros.
 
     Call arguments:
         descriptors: (batch, channels)
@@ -42,7 +42,10 @@ class UnitLength(keras.layers.Layer):
 
     def call(self, descriptors: Any) -> Any:
         """The normalised descriptors."""
-        return normalised(descriptors)
+        descriptors = ops.cast(descriptors, "float32")
+        largest = ops.max(ops.abs(descriptors), axis=-1, keepdims=True)
+        # a network that begins may shrink its features below what squares of float32 can tell
+        return normalised(descriptors / ops.stop_gradient(ops.where(largest > 0, largest, 1.0)))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """The input's shape."""
