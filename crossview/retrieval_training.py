@@ -120,11 +120,6 @@ def train_on(
         exam = Exam.of(manifest, split=VAL)
     seeing = Seeing(augmentation.heading_spread_deg, min(augmentation.fov_deg), seed)
 
-    def validate(trained: SiameseEncoder) -> Record:
-        assert exam is not None  # noqa: S101 (for mypy)
-        found = exam.result(exam.query_descriptors(trained, seeing), exam.tile_descriptors(trained))
-        return {f"val_{name}": found[name] for name in ("recall_1", "recall_5", "recall_10")}
-
     description = {
         "data": manifest.name,
         "num_pairs": len(table),
@@ -139,12 +134,22 @@ def train_on(
         contrast,
         folder,
         options=options,
-        validate=None if exam is None else validate,
+        validate=None if exam is None else _validator(exam, seeing),
         before_epoch=_refresher(pairs, sampler, sampling, Path(folder))
         if isinstance(sampler, NeighbourBatches) and sampling.kind == "similar"
         else None,
         description=description,
     )
+
+
+def _validator(exam: Exam, seeing: Seeing) -> Callable[[SiameseEncoder], Record]:
+    """Recalls of an encoder, the first one being that which is to grow."""
+
+    def validate(encoder: SiameseEncoder) -> Record:
+        found = exam.result(exam.query_descriptors(encoder, seeing), exam.tile_descriptors(encoder))
+        return {f"val_{name}": found[name] for name in ("recall_1", "recall_5", "recall_10")}
+
+    return validate
 
 
 @dataclass(frozen=True)
