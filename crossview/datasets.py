@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import keras
 import numpy as np
 
 from crossview.manifest import Manifest
-from crossview.pairs import Augmentation, PairTable, cut, ground_image, overhead_image
-from crossview.preprocessing import Preprocessing
+from crossview.pairs import (
+    AS_IT_IS,
+    Augmentation,
+    PairTable,
+    Variation,
+    cut,
+    ground_image,
+    offset_of,
+    overhead_image,
+    tile_side_m,
+)
+from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 
 if TYPE_CHECKING:
     from crossview.synthetic.on_the_fly import RenderedPairs
@@ -37,9 +47,16 @@ class ManifestPairs(keras.utils.PyDataset):
         augmentation: How they are varied; None leaves them as they are.
         seed: Of the augmentation.
         workers: Threads that read ahead.
+        with_offsets: Also say where in their tiles cameras are.
+        with_semipositives: Also show one more tile of each place, drawn anew every epoch: a
+            semi-positive one, or the pair's own where there is none.
 
     Batches: `({"ground": (batch, rows, cols, 3) uint8, "overhead": the same}, {"position_m":
-    (batch, 2) float32, from the middle of the batch})`.
+    (batch, 2) float32, from the middle of the batch})`. Where the table has pairs without ground
+    images these are UNSEEN_RGB and the facts have "has_ground", (batch,) bool; with offsets
+    "offset", (batch, 2) float32, how far cameras are south and west of the middle of the overhead
+    image in halves of its side; with semi-positives images have "semipositive" and facts both
+    "offset" and "semipositive_offset".
     """
 
     def __init__(
@@ -53,6 +70,8 @@ class ManifestPairs(keras.utils.PyDataset):
         seed: int = 0,
         workers: int = 2,
         max_queue_size: int = 10,
+        with_offsets: bool = False,
+        with_semipositives: bool = False,
     ) -> None:
         super().__init__(workers=workers, max_queue_size=max_queue_size)
         self.manifest = manifest
@@ -69,7 +88,9 @@ class ManifestPairs(keras.utils.PyDataset):
             )
         self._seed = seed
         self._indices: tuple[int, Sequence[np.ndarray]] = (-1, ())
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._with_offsets = with_offsets or with_semipositives
+        self._with_semipositives = with_semipositives
+        self._kept: dict[tuple[str, str], np.ndarray] = {}
         self._kept_bytes = 0
 
     def __len__(self) -> int:
@@ -83,45 +104,54 @@ class ManifestPairs(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """A batch of the present epoch; see the class."""
         rows = self._of_epoch()[index]
-        ground, overhead = zip(*(self._varied(int(row)) for row in rows), strict=True)
+        images, facts = zip(*(self._varied(int(row)) for row in rows), strict=True)
         position_m = self.table.position_m[rows]
-        facts = {"position_m": (position_m - position_m.mean(axis=0)).astype(np.float32)}
-        return {"ground": np.stack(ground), "overhead": np.stack(overhead)}, facts
+        about = {name: np.stack([one[name] for one in facts]) for name in facts[0]}
+        about["position_m"] = (position_m - position_m.mean(axis=0)).astype(np.float32)
+        if not self.table.has_ground.all():
+            about["has_ground"] = self.table.has_ground[rows]
+        return {name: np.stack([one[name] for one in images]) for name in images[0]}, about
 
     def use(self, batches: Batches) -> None:
         """From now on other pairs come together."""
         self._batches, self._indices = batches, (-1, ())
 
-    def images(
-        self, row: int, *, shift_m: tuple[float, float] = (0.0, 0.0)
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ground and overhead image of a pair; what was read is kept while there is room.
+    def ground(self, row: int) -> np.ndarray:
+        """The ground image of a pair; what was read is kept while there is room."""
+        if not self.table.has_ground[row]:
+            size_px = self.preprocessing.ground_px
+            return np.broadcast_to(np.array(UNSEEN_RGB, np.uint8), (*size_px, 3))
+        view_id, tile_id = self.table.view_ids[row], self.table.tile_ids[row]
+        return self._once(
+            (view_id, tile_id),
+            lambda: ground_image(self.manifest, view_id, tile_id, self.preprocessing),
+        )
+
+    def overhead(self, tile_id: str, *, shift_m: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+        """The overhead image of a tile.
 
         Args:
-            row: Of the table.
-            shift_m: East and north from the tile's middle to that of the overhead image; only
-                where tiles are shifted at all.
+            tile_id: Of the dataset.
+            shift_m: East and north from the tile's middle to that of the image; only where tiles
+                are shifted at all.
         """
-        ground, overhead = self._kept.get(row) or self._read(row)
-        if self._shift_m:
-            cell_m = float(self.manifest.row("tiles", self.table.tile_ids[row])["cell_m"])
-            part = cut(overhead, cell_m, self.preprocessing.footprint_m, shift_m=shift_m)
-            overhead = self.preprocessing.overhead(part)
-        return ground, overhead
+        if not self._shift_m:
+            return self._once(
+                ("", tile_id), lambda: overhead_image(self.manifest, tile_id, self.preprocessing)
+            )
+        tile = self._once(("", tile_id), lambda: self.manifest.tile_pixels(tile_id))
+        cell_m = float(self.manifest.row("tiles", tile_id)["cell_m"])
+        part = cut(tile, cell_m, self.preprocessing.footprint_m, shift_m=shift_m)
+        return self.preprocessing.overhead(part)
 
-    def _read(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ground image, and the overhead image; the whole tile where it is shifted later."""
-        view_id, tile_id = self.table.view_ids[row], self.table.tile_ids[row]
-        found = (
-            ground_image(self.manifest, view_id, tile_id, self.preprocessing),
-            self.manifest.tile_pixels(tile_id)
-            if self._shift_m
-            else overhead_image(self.manifest, tile_id, self.preprocessing),
-        )
-        size = found[0].nbytes + found[1].nbytes
-        if self._kept_bytes + size <= MAX_KEPT_BYTES:
-            self._kept[row], self._kept_bytes = found, self._kept_bytes + size
-        return found
+    def _once(self, key: tuple[str, str], read: Callable[[], np.ndarray]) -> np.ndarray:
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        image = read()
+        if self._kept_bytes + image.nbytes <= MAX_KEPT_BYTES:
+            self._kept[key] = image
+            self._kept_bytes += image.nbytes
+        return image
 
     def _of_epoch(self) -> Sequence[np.ndarray]:
         number, batches = self._indices
@@ -130,16 +160,41 @@ class ManifestPairs(keras.utils.PyDataset):
             self._indices = (self.epoch, batches)
         return batches
 
-    def _varied(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._augmentation is None:
-            return self.images(row)
+    def _varied(self, row: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Images and facts of a pair."""
         rng = np.random.default_rng([self._seed, self.epoch, row])
-        shift_m = (0.0, 0.0)
-        if self._shift_m:
-            east_m, north_m = rng.uniform(-self._shift_m, self._shift_m, 2).tolist()
-            shift_m = east_m, north_m
+        varied = AS_IT_IS if self._augmentation is None else self._augmentation.draw(rng)
+        own = self.table.tile_ids[row]
+        images = {
+            "ground": varied.of_ground(self.ground(row)),
+            "overhead": self._varied_tile(own, varied, varied.shift_m),
+        }
+        facts = {}
+        if self._with_offsets:
+            facts["offset"] = self._offset(row, own, varied, varied.shift_m)
+        if self._with_semipositives:
+            others = self.table.semipositive_ids[row]
+            other = others[int(rng.integers(len(others)))] if others else own
+            # tiles that hold the place near their edges would lose it
+            shift_m = (0.0, 0.0) if others else varied.shift_m
+            images["semipositive"] = self._varied_tile(other, varied, shift_m)
+            facts["semipositive_offset"] = self._offset(row, other, varied, shift_m)
+        return images, facts
+
+    def _varied_tile(
+        self, tile_id: str, varied: Variation, shift_m: tuple[float, float]
+    ) -> np.ndarray:
         is_polar = self.preprocessing.polar is not None
-        return self._augmentation(*self.images(row, shift_m=shift_m), rng, is_polar=is_polar)
+        return varied.of_overhead(self.overhead(tile_id, shift_m=shift_m), is_polar=is_polar)
+
+    def _offset(
+        self, row: int, tile_id: str, varied: Variation, shift_m: tuple[float, float]
+    ) -> np.ndarray:
+        """South and west of the middle of the overhead image, in halves of its side."""
+        side_m = self.preprocessing.footprint_m or tile_side_m(self.manifest, tile_id)
+        view_id = self.table.view_ids[row]
+        offset_m = offset_of(self.manifest, tile_id, view_id, shift_m=shift_m)
+        return varied.of_offset(offset_m / (side_m / 2)).astype(np.float32)
 
 
 class RenderedBatches(keras.utils.PyDataset):
@@ -207,5 +262,6 @@ class RenderedBatches(keras.utils.PyDataset):
         overhead = self.preprocessing.overhead(tile)
         if self._augmentation is None:
             return ground, overhead
+        varied = self._augmentation.draw(rng)
         is_polar = self.preprocessing.polar is not None
-        return self._augmentation(ground, overhead, rng, is_polar=is_polar)
+        return varied.of_ground(ground), varied.of_overhead(overhead, is_polar=is_polar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,14 @@ import numpy as np
 from crossview.angles import FULL_TURN_DEG
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
+from crossview.photos import read_tags
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-POSITIVE = "positive"
-"""The relation of a view to the tile that shows its place."""
+POSITIVE, SEMIPOSITIVE = "positive", "semipositive"
+"""The relation of a view to the tile that is its own, and to others that show its place."""
 
 REGIONS_APART_M = 100_000.0
 """Between the frames of two regions, so that places of different regions are never neighbours."""
@@ -51,31 +53,68 @@ class Augmentation:
         if not 0 <= self.heading_spread_deg <= FULL_TURN_DEG / 2:
             raise ValueError(f"heading_spread_deg is in 0..180, got {self.heading_spread_deg}.")
 
-    def __call__(
-        self, ground: np.ndarray, overhead: np.ndarray, rng: np.random.Generator, *, is_polar: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One pair, varied.
-
-        Args:
-            ground: (rows, cols, 3), a full turn whose middle looks north.
-            overhead: (rows, cols, 3), polar with a middle that looks north, or square.
-            rng: What is drawn.
-            is_polar: Which of the two the overhead image is.
-        """
+    def draw(self, rng: np.random.Generator) -> Variation:
+        """What is done to one pair."""
+        shift_m = (0.0, 0.0)
+        if self.shift_m:
+            east_m, north_m = rng.uniform(-self.shift_m, self.shift_m, 2).tolist()
+            shift_m = east_m, north_m
         quarter, is_mirrored = int(rng.integers(4)), bool(rng.integers(2))
         spread_deg = self.heading_spread_deg
-        turn_deg, fov_deg = rng.uniform(-spread_deg, spread_deg), rng.uniform(*self.fov_deg)
-        middle_deg = rng.uniform(0, FULL_TURN_DEG)
-        if self.is_turned:
-            # what was in the north comes to the east: columns to the right, tiles clockwise
-            ground = np.roll(ground, quarter * ground.shape[1] // 4, axis=1)
-            if is_polar:
-                overhead = np.roll(overhead, quarter * overhead.shape[1] // 4, axis=1)
-            else:
-                overhead = np.rot90(overhead, -quarter)
-        if self.is_mirrored and is_mirrored:
-            ground, overhead = ground[:, ::-1], overhead[:, ::-1]
-        return seen(ground, turn_deg=turn_deg, fov_deg=fov_deg, middle_deg=middle_deg), overhead
+        return Variation(
+            shift_m=shift_m,
+            num_quarters=quarter if self.is_turned else 0,
+            is_mirrored=self.is_mirrored and is_mirrored,
+            turn_deg=rng.uniform(-spread_deg, spread_deg),
+            fov_deg=rng.uniform(*self.fov_deg),
+            middle_deg=rng.uniform(0, FULL_TURN_DEG),
+        )
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What is done to both images of a pair, and to the camera's place in the tile.
+
+    Args:
+        shift_m: East and north from the tile's middle to that of the part that is cut out.
+        num_quarters: Turns of 90 degrees, clockwise.
+        is_mirrored: East becomes west, after the turns.
+        turn_deg: What the ground image has in the north comes to this heading.
+        fov_deg: Azimuth that the ground image shows.
+        middle_deg: Where the middle of what it shows looks, before turn_deg.
+    """
+
+    shift_m: tuple[float, float] = (0.0, 0.0)
+    num_quarters: int = 0
+    is_mirrored: bool = False
+    turn_deg: float = 0.0
+    fov_deg: float = FULL_TURN_DEG
+    middle_deg: float = 0.0
+
+    def of_ground(self, image: np.ndarray) -> np.ndarray:
+        """(rows, cols, 3), a full turn whose middle looks north; the same, varied."""
+        # what was in the north comes to the east: columns to the right, tiles clockwise
+        image = np.roll(image, self.num_quarters * image.shape[1] // 4, axis=1)
+        image = image[:, ::-1] if self.is_mirrored else image
+        return seen(image, turn_deg=self.turn_deg, fov_deg=self.fov_deg, middle_deg=self.middle_deg)
+
+    def of_overhead(self, image: np.ndarray, *, is_polar: bool) -> np.ndarray:
+        """(rows, cols, 3), polar with a middle that looks north, or square; the same, varied."""
+        if is_polar:
+            image = np.roll(image, self.num_quarters * image.shape[1] // 4, axis=1)
+        else:
+            image = np.rot90(image, -self.num_quarters)
+        return image[:, ::-1] if self.is_mirrored else image
+
+    def of_offset(self, offset: np.ndarray) -> np.ndarray:
+        """How far a camera is south and west of the middle of a tile, (2,); in the varied one."""
+        south, west = offset
+        for _ in range(self.num_quarters):
+            south, west = -west, south
+        return np.array([south, -west if self.is_mirrored else west])
+
+
+AS_IT_IS = Variation()
 
 
 def seen(
@@ -164,6 +203,12 @@ def cut(
     return tile[top : top + side, left : left + side]
 
 
+def tile_side_m(manifest: Manifest, tile_id: str) -> float:
+    """Side of a tile on the ground; its pixels are not read."""
+    tags = read_tags(manifest.image_path("tiles", tile_id), ignore_gps=True)
+    return tags.width_px * float(manifest.row("tiles", tile_id)["cell_m"])
+
+
 def positions_m(manifest: Manifest, rows: pd.DataFrame) -> np.ndarray:
     """Where rows of views or tiles are, (rows, 2) float64; regions lie REGIONS_APART_M apart."""
     position_m = np.empty((len(rows), 2))
@@ -183,15 +228,27 @@ class PairTable:
         view_ids: Of the pairs.
         tile_ids: Of the pairs.
         position_m: (pairs, 2) float64 of the views, see positions_m.
+        semipositive_ids: Of each pair, tiles that show the view's place without being its own.
+        has_ground: (pairs,) bool, False where the view is not to be looked at: its tile is a
+            negative of others only (Xia et al., 2020).
     """
 
     view_ids: tuple[str, ...]
     tile_ids: tuple[str, ...]
     position_m: np.ndarray
+    semipositive_ids: tuple[tuple[str, ...], ...]
+    has_ground: np.ndarray
 
     @classmethod
-    def of(cls, manifest: Manifest, *, split: str | None = None) -> PairTable:
+    def of(
+        cls, manifest: Manifest, *, split: str | None = None, unseen: Sequence[str] = ()
+    ) -> PairTable:
         """The positive pairs of a dataset, those of one split if it has any.
+
+        Args:
+            manifest: The dataset.
+            split: Only pairs of this split.
+            unseen: Splits whose pairs are there too, without their ground images.
 
         Raises:
             ManifestError: There are none.
@@ -199,21 +256,84 @@ class PairTable:
         views = manifest.views.set_index("view_id")
         pairs = manifest.pairs[manifest.pairs["relation"] == POSITIVE]
         of_pairs = views.loc[pairs["view_id"]]
-        is_used = of_pairs["lat_deg"].notna().to_numpy()
+        is_unseen = of_pairs["split"].isin(list(unseen)).to_numpy()
+        is_seen = ~is_unseen & of_pairs["lat_deg"].notna().to_numpy()
         if split is not None:
-            is_used = is_used & (of_pairs["split"] == split).to_numpy()
-        pairs, of_pairs = pairs[is_used], of_pairs[is_used]
-        if not len(pairs):
+            is_seen &= (of_pairs["split"] == split).to_numpy()
+        if not is_seen.any():
             which = "" if split is None else f" of split {split!r}"
             raise ManifestError(
                 f"{manifest.name} has no pairs{which} of a view with a position and a "
                 f"{POSITIVE!r} tile: make them with `crossview synthesize --tiles centered` or "
                 "`crossview-data satellite --points`."
             )
+        if missing := sorted(set(unseen) - set(of_pairs["split"][is_unseen])):
+            raise ManifestError(
+                f"{manifest.name} has no pairs of split {', '.join(map(repr, missing))}; it has "
+                f"{', '.join(sorted(map(repr, set(of_pairs['split'].dropna()))))}."
+            )
+        is_used = is_seen | (is_unseen & of_pairs["lat_deg"].notna().to_numpy())
+        pairs, of_pairs = pairs[is_used], of_pairs[is_used]
+        others: dict[str, list[str]] = {view_id: [] for view_id in pairs["view_id"]}
+        of_others = manifest.pairs[manifest.pairs["relation"] == SEMIPOSITIVE]
+        for view_id, tile_id in zip(of_others["view_id"], of_others["tile_id"], strict=True):
+            if view_id in others:
+                others[view_id].append(tile_id)
         return cls(
-            tuple(pairs["view_id"]), tuple(pairs["tile_id"]), positions_m(manifest, of_pairs)
+            tuple(pairs["view_id"]),
+            tuple(pairs["tile_id"]),
+            positions_m(manifest, of_pairs),
+            tuple(tuple(others[view_id]) for view_id in pairs["view_id"]),
+            is_seen[is_used],
         )
 
     def __len__(self) -> int:
         """Pairs."""
         return len(self.view_ids)
+
+    def only(self, rows: np.ndarray) -> PairTable:
+        """Some of the pairs."""
+        return PairTable(
+            tuple(self.view_ids[row] for row in rows),
+            tuple(self.tile_ids[row] for row in rows),
+            self.position_m[rows],
+            tuple(self.semipositive_ids[row] for row in rows),
+            self.has_ground[rows],
+        )
+
+    def shown(self) -> np.ndarray:
+        """(pairs, any) numbers of all tiles that show a pair's place, -1 for none."""
+        shown = [
+            (own, *others) for own, others in zip(self.tile_ids, self.semipositive_ids, strict=True)
+        ]
+        numbers = {
+            tile_id: k for k, tile_id in enumerate(sorted({t for one in shown for t in one}))
+        }
+        table = np.full((len(shown), max(map(len, shown))), -1)
+        for row, tiles in zip(table, shown, strict=True):
+            row[: len(tiles)] = [numbers[tile_id] for tile_id in tiles]
+        return table
+
+
+def offset_of(
+    manifest: Manifest, tile_id: str, view_id: str, *, shift_m: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
+    """How far a camera is south and west of the middle of (a part of) a tile, (2,) metres.
+
+    Args:
+        manifest: Of both.
+        tile_id: Of the tile; south is towards its lower edge.
+        view_id: Of what the camera took.
+        shift_m: From the tile's middle to that of its part, as `cut` takes it.
+    """
+    tile, view = manifest.row("tiles", tile_id), manifest.row("views", view_id)
+    frame = manifest.frame(str(tile["region"]))
+    x_m, y_m = frame.to_local(
+        np.array([view["lat_deg"], tile["lat_deg"]]), np.array([view["lon_deg"], tile["lon_deg"]])
+    )
+    turn_deg = np.nan_to_num(float(tile["rotation_deg"])) - frame.convergence_deg(x_m[1], y_m[1])
+    turn_rad = np.deg2rad(turn_deg)
+    east_m, north_m = x_m[0] - x_m[1], y_m[0] - y_m[1]
+    right_m = east_m * np.cos(turn_rad) - north_m * np.sin(turn_rad)
+    up_m = east_m * np.sin(turn_rad) + north_m * np.cos(turn_rad)
+    return np.array([shift_m[1] - up_m, shift_m[0] - right_m])

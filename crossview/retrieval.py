@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,17 @@ import numpy.typing as npt
 
 from crossview import console
 from crossview.angles import FULL_TURN_DEG
-from crossview.errors import ManifestError
+from crossview.errors import ManifestError, PhotoError
 from crossview.manifest import Manifest
-from crossview.pairs import PairTable, ground_image, overhead_image, positions_m, seen
+from crossview.pairs import (
+    PairTable,
+    ground_image,
+    offset_of,
+    overhead_image,
+    positions_m,
+    seen,
+    tile_side_m,
+)
 from crossview.preprocessing import Preprocessing
 from crossview.retrieval_evaluation import (
     Protocol,
@@ -33,7 +43,11 @@ KS = (1, 5, 10)
 WITHIN_M = 5.0
 """Of the metre protocol of CVACT's test set."""
 
-SEMIPOSITIVE = "semipositive"
+METRES = (1.0, 5.0, 10.0, 25.0)
+"""Errors of the first tile, or of the place that a network sees in it."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class Describer(typing.Protocol):
@@ -48,6 +62,14 @@ class Describer(typing.Protocol):
 
     def overhead_descriptors(self, images: np.ndarray) -> np.ndarray:
         """(batch, D) of (batch, rows, cols, 3)."""
+
+
+@typing.runtime_checkable
+class Pointer(Describer, typing.Protocol):
+    """A describer that also says where in a tile a camera is, such as nn.encoders.OffsetEncoder."""
+
+    def offsets(self, ground: np.ndarray, overhead: np.ndarray) -> np.ndarray:
+        """(batch, 2) south and west of the tiles' middles, in half tiles."""
 
 
 @dataclass(frozen=True)
@@ -138,36 +160,73 @@ class Exam:
     def semipositives(self) -> list[list[int]]:
         """Numbers of tiles that show a query's place without being its tile, for each query."""
         numbers = {tile_id: number for number, tile_id in enumerate(self.tile_ids)}
-        queries = {view_id: number for number, view_id in enumerate(self.table.view_ids)}
-        found: list[list[int]] = [[] for _ in queries]
-        pairs = self.manifest.pairs[self.manifest.pairs["relation"] == SEMIPOSITIVE]
-        for view_id, tile_id in zip(pairs["view_id"], pairs["tile_id"], strict=True):
-            if view_id in queries and tile_id in numbers:
-                found[queries[view_id]].append(numbers[tile_id])
-        return found
+        return [
+            [numbers[tile_id] for tile_id in others if tile_id in numbers]
+            for others in self.table.semipositive_ids
+        ]
 
-    @property
+    @functools.cached_property
     def footprint_m(self) -> float:
         """Side of the first tile on the ground."""
-        pixels = self.manifest.tile_pixels(self.tile_ids[0])
-        return len(pixels) * float(self.manifest.row("tiles", self.tile_ids[0])["cell_m"])
+        return tile_side_m(self.manifest, self.tile_ids[0])
 
-    def query_descriptors(self, describer: Describer, seeing: Seeing) -> np.ndarray:
-        """Descriptors of the views as a camera sees them, (queries, D)."""
-        pairs = zip(self.table.view_ids, self.table.tile_ids, strict=True)
-        images = (
-            seeing(ground_image(self.manifest, *pair, describer.preprocessing), number)
-            for number, pair in enumerate(pairs)
-        )
-        return _described(images, describer.ground_descriptors, len(self.table), "views")
+    def examine(
+        self, describer: Describer, seeing: Seeing, *, prior_radius_m: float | None = None
+    ) -> dict[str, Any]:
+        """Recalls and metres of what can be read; what cannot is named and counted.
 
-    def tile_descriptors(self, describer: Describer) -> np.ndarray:
-        """Descriptors of the gallery, (tiles, D)."""
-        images = (
-            overhead_image(self.manifest, tile_id, describer.preprocessing)
-            for tile_id in self.tile_ids
-        )
-        return _described(images, describer.overhead_descriptors, len(self.tile_ids), "tiles")
+        Args:
+            describer: What is examined; if it says where in tiles cameras are (`offsets`), the
+                metres of these places are measured too.
+            seeing: How queries are seen.
+            prior_radius_m: See result.
+
+        Raises:
+            ManifestError: No image can be read.
+        """
+        view_numbers, queries = self.query_descriptors(describer, seeing)
+        tile_numbers, tiles = self.tile_descriptors(describer)
+        has_tile = np.isin(self.right()[view_numbers], tile_numbers)
+        view_numbers, queries = view_numbers[has_tile], queries[has_tile]
+        if not len(queries):
+            raise ManifestError(
+                f"No view of {self.manifest.name} can be read together with its tile. "
+                "`crossview-data check` lists what is wrong."
+            )
+        there = self._only(view_numbers, tile_numbers)
+        found, first = there._result(queries, tiles, prior_radius_m=prior_radius_m)
+        if isinstance(describer, Pointer):
+            error_m = there._pointed_errors_m(describer, seeing, first, view_numbers)
+            found["median_error_with_offset_m"] = float(np.median(error_m))
+            found |= {
+                f"within_{bound_m:g}m_with_offset": float(np.mean(error_m < bound_m))
+                for bound_m in METRES
+            }
+        num_unread = len(self.table) - len(view_numbers), len(self.tile_ids) - len(tile_numbers)
+        return {**found, "excluded_queries": num_unread[0], "excluded_tiles": num_unread[1]}
+
+    def query_descriptors(
+        self, describer: Describer, seeing: Seeing
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The views that can be read, as a camera sees them.
+
+        Returns:
+            Their numbers, (queries,), and descriptors, (queries, D).
+        """
+
+        def image(number: int) -> np.ndarray:
+            tile_id = self.table.tile_ids[number]
+            return self._seen(describer, seeing, number, tile_id, number=number)
+
+        return _described(image, describer.ground_descriptors, len(self.table), "views")
+
+    def tile_descriptors(self, describer: Describer) -> tuple[np.ndarray, np.ndarray]:
+        """The tiles of the gallery that can be read: numbers, (tiles,), and (tiles, D)."""
+
+        def image(number: int) -> np.ndarray:
+            return overhead_image(self.manifest, self.tile_ids[number], describer.preprocessing)
+
+        return _described(image, describer.overhead_descriptors, len(self.tile_ids), "tiles")
 
     def result(
         self, queries: np.ndarray, tiles: np.ndarray, *, prior_radius_m: float | None = None
@@ -179,6 +238,12 @@ class Exam:
             tiles: (tiles, D)
             prior_radius_m: Also look among the tiles within this of each query only.
         """
+        return self._result(queries, tiles, prior_radius_m=prior_radius_m)[0]
+
+    def _result(
+        self, queries: np.ndarray, tiles: np.ndarray, *, prior_radius_m: float | None
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """See result; and the number of the tile that each query looks like most."""
         position_m, tile_m = self.table.position_m, self.tile_position_m
         right = self.right()
         protocols = {
@@ -194,6 +259,7 @@ class Exam:
         ranks = dict(
             zip(protocols, ranks_by(queries, tiles, list(protocols.values())), strict=True)
         )
+        error_m = errors_m(ranks["own"].first, position_m, tile_m)
         floor, plus_1 = (one_percent(len(tiles), how) for how in ("floor", "floor+1"))
         found: dict[str, Any] = {
             **{f"recall_{k}": recall(ranks["own"], k) for k in KS},
@@ -201,32 +267,89 @@ class Exam:
             "recall_one_percent_plus_1": recall(ranks["own"], plus_1),
             "any_within_5m_1": recall(ranks["close"], 1),
             "contains_camera_1": recall(ranks["holding"], 1),
-            "median_error_m": float(np.median(errors_m(ranks["own"].first, position_m, tile_m))),
+            "median_error_m": float(np.median(error_m)),
+            **{f"within_{bound_m:g}m": float(np.mean(error_m < bound_m)) for bound_m in METRES},
         }
         if "hit" in ranks:
             found["hit_rate"] = recall(ranks["hit"], 1)
         if "local" in ranks:
             found |= {f"local_recall_{k}": recall(ranks["local"], k) for k in KS}
             found["local_num_tiles"] = float(np.mean(ranks["local"].num_tiles))
-        return {**found, "num_queries": len(queries), "num_tiles": len(tiles)}
+        found |= {"num_queries": len(queries), "num_tiles": len(tiles)}
+        return found, ranks["own"].first
+
+    def _only(self, views: np.ndarray, tiles: np.ndarray) -> Exam:
+        """The exam of some views and some tiles, by number."""
+        return replace(
+            self,
+            table=self.table.only(views),
+            tile_ids=tuple(self.tile_ids[number] for number in tiles),
+            tile_position_m=self.tile_position_m[tiles],
+        )
+
+    def _seen(
+        self, describer: Describer, seeing: Seeing, row: int, tile_id: str, *, number: int
+    ) -> np.ndarray:
+        """A query as a camera sees it, its heading counted from the upper edge of a tile."""
+        view_id = self.table.view_ids[row]
+        ground = ground_image(self.manifest, view_id, tile_id, describer.preprocessing)
+        return seeing(ground, number)
+
+    def _pointed_errors_m(
+        self, pointer: Pointer, seeing: Seeing, first: np.ndarray, numbers: np.ndarray
+    ) -> np.ndarray:
+        """Metres from where cameras are to where a network says that they are in first tiles."""
+        error_m = np.empty(len(first))
+        side_m = pointer.preprocessing.footprint_m or self.footprint_m
+        for start in range(0, len(first), BATCH_SIZE):
+            rows = range(start, min(start + BATCH_SIZE, len(first)))
+            tile_ids = [self.tile_ids[first[row]] for row in rows]
+            ground = [
+                self._seen(pointer, seeing, row, tile_id, number=int(numbers[row]))
+                for row, tile_id in zip(rows, tile_ids, strict=True)
+            ]
+            overhead = [
+                overhead_image(self.manifest, tile_id, pointer.preprocessing)
+                for tile_id in tile_ids
+            ]
+            said = pointer.offsets(np.stack(ground), np.stack(overhead)) * (side_m / 2)
+            true = [
+                offset_of(self.manifest, tile_id, self.table.view_ids[row])
+                for row, tile_id in zip(rows, tile_ids, strict=True)
+            ]
+            error_m[list(rows)] = np.linalg.norm(said - np.array(true), axis=1)
+        return error_m
 
 
 def _described(
-    images: Iterator[np.ndarray],
+    image: Callable[[int], np.ndarray],
     describe: Callable[[np.ndarray], np.ndarray],
     total: int,
     unit: str,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of images that can be read, and their descriptors; the others are named."""
+    numbers: list[int] = []
     described: list[np.ndarray] = []
     block: list[np.ndarray] = []
-    for image in console.progress(images, total=total, unit=f" {unit}"):
-        block.append(image)
+    for number in console.progress(range(total), total=total, unit=f" {unit}"):
+        try:
+            block.append(image(number))
+        except (PhotoError, ManifestError) as error:
+            # a view says in which row of its table the image is that cannot be read
+            if not isinstance(
+                error.__cause__ if isinstance(error, ManifestError) else error, PhotoError
+            ):
+                raise
+            logger.warning("Left out: %s", error)
+            continue
+        numbers.append(number)
         if len(block) == BATCH_SIZE:
             described.append(_padded(describe, block))
             block = []
     if block:
         described.append(_padded(describe, block))
-    return np.concatenate(described)
+    empty = np.empty((0, 1), np.float32)
+    return np.array(numbers, dtype=int), np.concatenate(described) if described else empty
 
 
 def _padded(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 
 from crossview import atomic
 from crossview.datasets import Batches, ManifestPairs
+from crossview.errors import ManifestError
 from crossview.manifest import Manifest
-from crossview.nn.encoders import SiameseEncoder, encoder
-from crossview.pairs import Augmentation, PairTable
+from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
+from crossview.pairs import SEMIPOSITIVE, Augmentation, PairTable
 from crossview.retrieval import BATCH_SIZE, Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.training import Options, Record, train
@@ -43,7 +44,7 @@ class Sampling:
 
     def batches(self, table: PairTable, seed: int) -> RandomBatches | NeighbourBatches:
         """The sampler before anything is known of what is alike."""
-        tiles = np.unique(table.tile_ids, return_inverse=True)[1][:, None]
+        tiles = table.shown()
         if self.kind == "random":
             return RandomBatches(len(table), self.batch_size, seed=seed, excluding=tiles)
         return NeighbourBatches(
@@ -71,6 +72,15 @@ def new_encoder(
     return encoder(architecture, **options)
 
 
+def known_encoder(
+    folder: str | Path, *, seed: int, precision: str = PRECISIONS[0]
+) -> SiameseEncoder:
+    """An encoder that was trained before, to be trained further; see new_encoder."""
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
+    return load_encoder(folder)
+
+
 def train_on(
     manifest: Manifest,
     encoder: SiameseEncoder,
@@ -82,9 +92,13 @@ def train_on(
     augmentation: Augmentation,
     validation: Manifest | None = None,
     split: str | None = None,
+    unseen: Sequence[str] = (),
+    with_offsets: bool = False,
+    with_semipositives: bool = False,
     seed: int = 0,
     workers: int = 2,
     precision: str = PRECISIONS[0],
+    start: str | None = None,
 ) -> list[Record]:
     """Train on the pairs of a dataset; see training.train for what is written and resumed.
 
@@ -98,11 +112,29 @@ def train_on(
         augmentation: How pairs are varied. Its heading error is also that of validation.
         validation: A dataset to validate on; by default the split val, if there is one.
         split: Only pairs of this split.
+        unseen: Splits whose tiles join the batches without their ground images (Xia et al., 2020).
+        with_offsets: Add VIGOR's term of where in its tile a camera is.
+        with_semipositives: Add VIGOR's term of overlaps.
         seed: Of batches and augmentation.
         workers: Threads that read ahead.
         precision: The policy that the encoder was made with, for the record.
+        start: Fingerprint of the encoder that this one began as, for the record.
+
+    Raises:
+        ManifestError: There are no such pairs, or no semi-positives.
+        ValueError: The encoder does not say where cameras are.
     """
-    table = PairTable.of(manifest, split=split)
+    if with_offsets and not hasattr(encoder, "offsets"):
+        raise ValueError(
+            f"{encoder.architecture} does not say where in a tile a camera is: choose vigor, or "
+            "leave offsets out."
+        )
+    table = PairTable.of(manifest, split=split, unseen=unseen)
+    if with_semipositives and not any(table.semipositive_ids):
+        raise ManifestError(
+            f"{manifest.name} has no {SEMIPOSITIVE!r} pairs: make them with `crossview synthesize "
+            "--tiles grid`."
+        )
     sampler = sampling.batches(table, seed)
     pairs = ManifestPairs(
         manifest,
@@ -112,6 +144,8 @@ def train_on(
         augmentation=augmentation,
         seed=seed,
         workers=workers,
+        with_offsets=with_offsets,
+        with_semipositives=with_semipositives,
     )
     exam = None
     if validation is not None:
@@ -127,6 +161,10 @@ def train_on(
         "sampling": asdict(sampling),
         "seed": seed,
         "precision": precision,
+        "unseen": list(unseen),
+        "with_offsets": with_offsets,
+        "with_semipositives": with_semipositives,
+        "start": start,
     }
     return train(
         encoder,
@@ -146,7 +184,7 @@ def _validator(exam: Exam, seeing: Seeing) -> Callable[[SiameseEncoder], Record]
     """Recalls of an encoder, the first one being that which is to grow."""
 
     def validate(encoder: SiameseEncoder) -> Record:
-        found = exam.result(exam.query_descriptors(encoder, seeing), exam.tile_descriptors(encoder))
+        found = exam.examine(encoder, seeing)
         return {f"val_{name}": found[name] for name in ("recall_1", "recall_5", "recall_10")}
 
     return validate
@@ -194,12 +232,15 @@ def _alike(path: Path, epoch: int) -> np.ndarray | None:
 
 def _descriptors(pairs: ManifestPairs, encoder: SiameseEncoder) -> tuple[Any, Any]:
     """Of all overhead and all ground images as they are."""
-    blocks: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    describe = (encoder.overhead_descriptors, encoder.ground_descriptors)
-    for start in range(0, len(pairs.table), BATCH_SIZE):
-        rows = [min(row, len(pairs.table) - 1) for row in range(start, start + BATCH_SIZE)]
-        ground, overhead = zip(*(pairs.images(row) for row in rows), strict=True)
-        for side, images in enumerate((overhead, ground)):
-            blocks[side].append(describe[side](np.stack(images)))
+    overhead_blocks, ground_blocks = [], []
     size = len(pairs.table)
-    return np.concatenate(blocks[0])[:size], np.concatenate(blocks[1])[:size]
+    for start in range(0, size, BATCH_SIZE):
+        # the last block is filled up, so that networks see one size only
+        rows = [min(row, size - 1) for row in range(start, start + BATCH_SIZE)]
+        tiles = np.stack([pairs.overhead(pairs.table.tile_ids[row]) for row in rows])
+        views = np.stack([pairs.ground(row) for row in rows])
+        overhead_blocks.append(encoder.overhead_descriptors(tiles))
+        ground_blocks.append(encoder.ground_descriptors(views))
+    overhead, ground = (np.concatenate(each)[:size] for each in (overhead_blocks, ground_blocks))
+    # what is not looked at is alike to what its tile is alike to
+    return overhead, np.where(pairs.table.has_ground[:, None], ground, overhead)

@@ -84,14 +84,14 @@ def test_an_exam_turns_queries_and_describes_all_tiles(manifest):
         overhead_descriptors = ground_descriptors
 
     exam = Exam.of(manifest)
-    plain, again = (exam.query_descriptors(Brightest(), Seeing(0.0)) for _ in range(2))
-    turned = exam.query_descriptors(Brightest(), Seeing(180.0, seed=3))
-    assert np.array_equal(plain, again)
+    plain, again = (exam.query_descriptors(Brightest(), Seeing(0.0))[1] for _ in range(2))
+    numbers, turned = exam.query_descriptors(Brightest(), Seeing(180.0, seed=3))
+    assert np.array_equal(plain, again) and numbers.tolist() == list(range(24))
     for number in range(24):
         rng = np.random.default_rng([3, number])
         columns = round(rng.uniform(-180, 180) / 360 * 64)
         assert (plain[number].argmax() + columns - turned[number].argmax()) % 64 == 0
-    tiles = exam.tile_descriptors(Brightest())
+    _, tiles = exam.tile_descriptors(Brightest())
     own = SMALL.overhead(manifest.tile_pixels(exam.tile_ids[5]))
     assert tiles.shape == (24, 64)
     assert np.array_equal(tiles[5], Brightest().overhead_descriptors(own[None])[0])
@@ -151,18 +151,17 @@ def test_a_narrow_camera_sees_its_part_and_the_rest_is_grey():
 
 def test_both_images_of_a_pair_are_varied_together():
     """A polar tile that equals the panorama still does; a square one turns as the world does."""
-    varied = Augmentation()
     for number in range(8):
-        rng = np.random.default_rng(number)
-        ground, overhead = varied(columns(), columns(), rng, is_polar=True)
+        varied = Augmentation().draw(np.random.default_rng(number))
+        ground, overhead = varied.of_ground(columns()), varied.of_overhead(columns(), is_polar=True)
         assert np.array_equal(ground, overhead)
     polar = Preprocessing((4, 64), (4, 64))
     tile = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     tile = tile.repeat(4, axis=0).repeat(4, axis=1)
     for number in range(8):
-        ground, square = varied(
-            polar.overhead(tile), tile, np.random.default_rng(number), is_polar=False
-        )
+        varied = Augmentation().draw(np.random.default_rng(number))
+        ground = varied.of_ground(polar.overhead(tile))
+        square = varied.of_overhead(tile, is_polar=False)
         difference = polar.overhead(square).astype(float) - ground
         assert np.abs(difference).mean() < 3.0, number
 
@@ -189,7 +188,8 @@ def test_overhead_images_are_shifted_within_their_tiles(manifest):
         top, left = 8 - round(north_m), 8 + round(east_m)
         expected = small.overhead(tile[top : top + 48, left : left + 48])
         assert np.array_equal(seen_tile, expected)
-        assert np.array_equal(pairs.images(row)[1], small.overhead(tile[8:56, 8:56]))
+        centred = pairs.overhead(pairs.table.tile_ids[row])
+        assert np.array_equal(centred, small.overhead(tile[8:56, 8:56]))
     with pytest.raises(ValueError, match="footprint_m"):
         ManifestPairs(manifest, SMALL, RandomBatches(24, 6), augmentation=plain)
 
@@ -219,6 +219,154 @@ def test_neighbours_share_batches_of_a_region(manifest):
     )
     spread_m = [np.ptp(pairs[k][1]["position_m"], axis=0).max() for k in range(len(pairs))]
     assert max(spread_m) < 1000
+
+
+def test_a_cameras_place_is_varied_as_its_tile_is():
+    """A bright pixel where the camera is, found again in the varied tile."""
+    tile = np.zeros((9, 9, 3), np.uint8)
+    tile[6, 1] = 255  # two rows below the middle, three columns to its left
+    seen_turns = set()
+    for number in range(60):
+        varied = Augmentation().draw(np.random.default_rng(number))
+        south, west = varied.of_offset(np.array([2.0, 3.0]))
+        row, col = np.argwhere(varied.of_overhead(tile, is_polar=False)[..., 0])[0]
+        assert (row - 4, 4 - col) == (south, west)
+        seen_turns.add((varied.num_quarters, varied.is_mirrored))
+    assert len(seen_turns) == 8
+
+
+@pytest.fixture(scope="module")
+def grid_manifest(tmp_path_factory):
+    """Tiles every 32 m that are not centred on cameras."""
+    pytest.importorskip("numba")
+    out = tmp_path_factory.mktemp("grid") / "town"
+    arguments = "synthesize --town 3 --views 8 --width 128 --height 64 --tiles grid --tile-px 64"
+    arguments += " --cell-m 1 --randomness 0 --traffic 0 --workers 1"
+    main([*arguments.split(), "--out", str(out)], standalone_mode=False)
+    return Manifest.load(out)
+
+
+def test_offsets_say_where_in_its_own_and_in_other_tiles_a_camera_is(grid_manifest):
+    pairs = ManifestPairs(grid_manifest, SMALL, RandomBatches(8, 4), with_semipositives=True)
+    images, facts = pairs[0]
+    assert images["semipositive"].shape == images["overhead"].shape
+    for k, row in enumerate(RandomBatches(8, 4).epoch(0)[0].tolist()):
+        pose = grid_manifest.pose(pairs.table.view_ids[row])
+        frame = grid_manifest.frame("town-3")
+        expected = {}
+        for tile_id in (pairs.table.tile_ids[row], *pairs.table.semipositive_ids[row]):
+            tile = grid_manifest.row("tiles", tile_id)
+            x_m, y_m = frame.to_local(tile["lat_deg"], tile["lon_deg"])
+            expected[tile_id] = (y_m - pose.y_m) / 32, (x_m - pose.x_m) / 32
+        own = expected.pop(pairs.table.tile_ids[row])
+        assert facts["offset"][k] == approx(own, abs=0.01) and np.abs(own).max() <= 0.51
+        other = next(
+            tile_id
+            for tile_id in pairs.table.semipositive_ids[row]
+            if np.array_equal(pairs.overhead(tile_id), images["semipositive"][k])
+        )
+        assert facts["semipositive_offset"][k] == approx(expected[other], abs=0.01)
+
+
+def test_places_that_share_any_tile_share_no_batch(grid_manifest):
+    table = PairTable.of(grid_manifest)
+    shown = table.shown()
+    for row, tiles in enumerate(shown):
+        assert (tiles >= 0).sum() == 1 + len(table.semipositive_ids[row])
+    of = [set(tiles[tiles >= 0].tolist()) for tiles in shown]
+    names = [{table.tile_ids[k], *table.semipositive_ids[k]} for k in range(len(table))]
+    for one in range(len(table)):
+        for other in range(len(table)):
+            assert bool(of[one] & of[other]) == bool(names[one] & names[other])
+
+
+def test_a_turned_tile_has_its_own_south(grid_manifest, tmp_path):
+    """Its upper edge points east: what is east of its middle is above it."""
+    from crossview.pairs import offset_of
+
+    view_id = PairTable.of(grid_manifest).view_ids[0]
+    tile_id = PairTable.of(grid_manifest).tile_ids[0]
+    south_m, west_m = offset_of(grid_manifest, tile_id, view_id)
+    tiles = grid_manifest.tiles.copy()
+    tiles.loc[tiles["tile_id"] == tile_id, "rotation_deg"] = 90.0
+    turned = dataclasses.replace(grid_manifest, tiles=tiles)
+    assert offset_of(turned, tile_id, view_id) == approx((west_m, -south_m), abs=0.05)
+    assert offset_of(grid_manifest, tile_id, view_id, shift_m=(3.0, 5.0)) == approx(
+        (south_m + 5.0, west_m + 3.0)
+    )
+
+
+def test_tiles_of_unseen_splits_join_without_their_photos(manifest):
+    views = manifest.views.copy()
+    is_first = views["region"] == "town-1"
+    views["split"] = np.where(is_first, "train", "val")
+    halves = dataclasses.replace(manifest, views=views)
+    table = PairTable.of(halves, split="train", unseen=["val"])
+    assert len(table) == 24 and table.has_ground.tolist() == is_first.tolist()
+    pairs = ManifestPairs(halves, SMALL, RandomBatches(24, 24), table=table)
+    (images, facts), rows = pairs[0], RandomBatches(24, 24).epoch(0)[0]
+    assert np.array_equal(facts["has_ground"], is_first.to_numpy()[rows])
+    is_grey = (images["ground"] == UNSEEN_RGB).all(axis=(1, 2, 3))
+    assert np.array_equal(is_grey, ~facts["has_ground"])
+    assert not (images["overhead"] == UNSEEN_RGB).all(axis=(1, 2, 3)).any()
+    assert len(PairTable.of(halves, split="train")) == 12
+    with pytest.raises(ManifestError, match="no pairs of split 'test'; it has 'train', 'val'"):
+        PairTable.of(halves, split="train", unseen=["test"])
+
+
+def test_images_that_cannot_be_read_are_named_and_take_no_part(manifest, tmp_path, caplog):
+    """A damaged photo is no query; a damaged tile is no answer, nor is its photo a query."""
+    import shutil
+
+    shutil.copytree(manifest.folder, tmp_path / "towns")
+    damaged = Manifest.load(tmp_path / "towns")
+    exam = Exam.of(damaged)
+    damaged.image_path("views", exam.table.view_ids[2]).write_bytes(b"no picture")
+    damaged.image_path("tiles", exam.table.tile_ids[5]).write_bytes(b"no picture")
+    found = exam.examine(PixelCorrelation(SMALL), Seeing())
+    assert (found["num_queries"], found["num_tiles"]) == (22, 23)
+    assert (found["excluded_queries"], found["excluded_tiles"]) == (2, 1)
+    text = caplog.text
+    assert damaged.image_path("views", exam.table.view_ids[2]).name in text
+    whole = Exam.of(manifest).examine(PixelCorrelation(SMALL), Seeing())
+    assert whole["num_queries"] == 24 and whole["excluded_queries"] == 0
+
+
+def test_a_place_that_a_network_points_at_is_measured_from_the_first_tiles_middle(grid_manifest):
+    """It finds every tile and says where in it the camera is, 2 m too far south."""
+
+    class Knowing:
+        preprocessing = SMALL
+
+        def __init__(self):
+            exam = Exam.of(grid_manifest)
+            self.right, self.num_tiles = exam.right(), len(exam.tile_ids)
+            self.true = [
+                ManifestPairs(grid_manifest, SMALL, RandomBatches(8, 8), with_offsets=True)[0][1][
+                    "offset"
+                ]
+            ][0]
+            self.order = RandomBatches(8, 8).epoch(0)[0]
+
+        def ground_descriptors(self, images):
+            return np.eye(self.num_tiles, dtype=np.float32)[np.resize(self.right, len(images))]
+
+        def overhead_descriptors(self, images):
+            self.described = getattr(self, "described", 0) + len(images)
+            rows = np.arange(self.described - len(images), self.described) % self.num_tiles
+            return np.eye(self.num_tiles, dtype=np.float32)[rows]
+
+        def offsets(self, ground, overhead):
+            assert len(ground) == len(overhead) == 8
+            said = np.empty((8, 2))
+            said[self.order] = self.true
+            return said + np.array([2.0 / 32, 0.0])
+
+    exam = Exam.of(grid_manifest)
+    found = exam.examine(Knowing(), Seeing())
+    assert found["recall_1"] == 1.0
+    assert found["median_error_with_offset_m"] == approx(2.0, abs=0.01)
+    assert found["within_1m_with_offset"] == 0.0 and found["within_5m_with_offset"] == 1.0
 
 
 @pytest.mark.slow
@@ -270,6 +418,36 @@ def test_from_towns_to_recalls_by_commands(folder, tmp_path, capsys):
         assert found == json.loads((tmp_path / "found.json").read_text())
         recalls.append(found["recall_1"])
     assert recalls[1] > recalls[0] + 0.2
+
+
+@pytest.mark.slow
+def test_vigor_learns_where_cameras_are_and_is_trained_further(grid_manifest, tmp_path, capsys):
+    sizes = '{"ground_px": [36, 52], "overhead_px": [48, 48]}'
+    common = ("--epochs", 1, "--batch-size", 2, "--loss", "triplet", "--offsets")
+    run("train", "retrieval", grid_manifest.folder, "--out", tmp_path / "one", "--model", "vigor",
+        "--model-options", sizes, *common)  # fmt: skip
+    run("train", "retrieval", grid_manifest.folder, "--out", tmp_path / "two",
+        "--start", tmp_path / "one" / "best", *common, "--semipositives")  # fmt: skip
+    capsys.readouterr()
+    run("evaluate", "retrieval", grid_manifest.folder, "--model", tmp_path / "two" / "best")
+    found = json.loads(capsys.readouterr().out)
+    assert {"hit_rate", "median_error_with_offset_m", "within_10m_with_offset"} <= set(found)
+    described = [
+        json.loads((tmp_path / name / "best" / "model.json").read_text()) for name in ("one", "two")
+    ]
+    assert described[1]["training"]["start"] == described[0]["fingerprint"]
+    assert described[1]["fingerprint"] != described[0]["fingerprint"]
+
+
+def test_terms_of_vigor_are_refused_where_they_mean_nothing(folder, tmp_path, runner_error):
+    to = ("--out", str(tmp_path / "model"))
+    assert "choose vigor" in runner_error("train", "retrieval", str(folder), *to, "--offsets")
+    text = runner_error("train", "retrieval", str(folder), *to, "--semipositives")
+    assert "no 'semipositive' pairs" in text and "--tiles grid" in text
+    text = runner_error(
+        "train", "retrieval", str(folder), *to, "--model", "tiny", "--start", str(tmp_path)
+    )
+    assert "leave --model" in text
 
 
 def test_evaluation_wants_one_describer(folder, runner_error):

@@ -67,6 +67,77 @@ class Pairs(keras.utils.PyDataset):
         return {"ground": images[0], "overhead": images[1]}, {"position_m": position_m}
 
 
+class Pointers(Twins):
+    """Twins that also say where in its tile a camera is."""
+
+    def __init__(self):
+        super().__init__()
+        self.point = layers.Dense(2, kernel_initializer=keras.initializers.GlorotUniform(9))
+        self.point.build((None, 6))
+
+    def call(self, inputs, training=None):
+        described = {side: getattr(self, side)(inputs[side]) for side in ("ground", "overhead")}
+        return {**described, "offset": self.point(described["ground"] + described["overhead"])}
+
+
+def vigor_batch():
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, (3, 8, *SIZE)).astype(np.uint8)
+    names = ("ground", "overhead", "semipositive")
+    offsets = rng.uniform(-0.5, 0.5, (2, 8, 2)).astype(np.float32)
+    return dict(zip(names, images, strict=True)), {
+        "offset": offsets[0], "semipositive_offset": 2 * offsets[1],
+    }  # fmt: skip
+
+
+def test_terms_of_vigor_are_added_to_the_contrast():
+    """Against their formulas in NumPy."""
+    images, facts = vigor_batch()
+    encoder = Pointers()
+    trainer = PairTrainer(encoder, contrastive_loss("triplet"))
+    trainer.compile(optimizer=keras.optimizers.SGD(0.0))
+    alone = PairTrainer(encoder, contrastive_loss("triplet"))
+    alone.compile(optimizer=keras.optimizers.SGD(0.0))
+    added = trainer.step(images, facts) - alone.step(
+        {side: images[side] for side in ("ground", "overhead")}, {}
+    )
+    said = {name: np.asarray(each) for name, each in encoder(images).items()}
+    other = np.asarray(encoder.overhead(images["semipositive"]))
+    pointing = ((said["offset"] - facts["offset"]) ** 2).sum(axis=1).mean() / 100
+
+    def iou(offset):
+        shared = np.prod(1 - np.abs(offset) / 2, axis=1)
+        return shared / (2 - shared)
+
+    quotient = (other * said["ground"]).sum(axis=1) / (said["overhead"] * said["ground"]).sum(
+        axis=1
+    )
+    ratio = iou(facts["semipositive_offset"]) / iou(facts["offset"])
+    assert added == approx(pointing + ((quotient - ratio) ** 2).mean() / 10, rel=1e-3)
+
+
+@pytest.mark.parametrize("num_chunks", [2, 4])
+def test_terms_of_vigor_in_chunks_are_those_of_the_whole(num_chunks):
+    weights = []
+    for count in (1, num_chunks):
+        images, facts = vigor_batch()
+        encoder = Pointers()
+        trainer = PairTrainer(encoder, contrastive_loss("triplet"), num_chunks=count)
+        accumulate = {"gradient_accumulation_steps": count} if count > 1 else {}
+        trainer.compile(optimizer=keras.optimizers.SGD(0.1, **accumulate))
+        before = [numbers(each) for each in encoder.trainable_variables]
+        trainer.step(images, facts)
+        weights.append(
+            [
+                numbers(each) - old
+                for each, old in zip(encoder.trainable_variables, before, strict=True)
+            ]
+        )
+    for whole, chunked in zip(*weights, strict=True):
+        assert np.abs(whole).max() > 0
+        assert chunked == approx(whole, rel=1e-3, abs=1e-3 * float(np.abs(whole).max()))
+
+
 def losses(num_chunks, loss="infonce", *, steps=6, dropout=0.0):
     """Of some steps with a falling learning rate, weight decay and clipped gradients."""
     schedule = keras.optimizers.schedules.CosineDecay(1e-2, 10)

@@ -204,7 +204,9 @@ def retrieval(
     Shares are fractions, ties never help. recall_K: the view's own tile is among the first K;
     any_within_5m_1: the first tile's centre is within 5 m; contains_camera_1: it shows the place at
     all; local_recall_K: among the tiles within --prior-radius-m only; hit_rate: at 1, where tiles
-    that show the place beside its own do not compete.
+    that show the place beside its own do not compete. Metres are those to the first tile's centre
+    or, with_offset, to where in it the network sees the camera. Images that cannot be read are
+    named, and counted as excluded_.
     """
     from crossview.manifest import Manifest
     from crossview.retrieval import Describer, Exam, PixelCorrelation, Seeing
@@ -225,11 +227,8 @@ def retrieval(
 
         describer = new_encoder(str(untrained), seed=seed)
     exam = Exam.of(Manifest.load(dataset), split=split)
-    found = exam.result(
-        exam.query_descriptors(describer, Seeing(heading_spread_deg, fov_deg, seed)),
-        exam.tile_descriptors(describer),
-        prior_radius_m=prior_radius_m,
-    )
+    seeing = Seeing(heading_spread_deg, fov_deg, seed)
+    found = exam.examine(describer, seeing, prior_radius_m=prior_radius_m)
     text = json.dumps(found, indent=2)
     if json_path is not None:
         with atomic.replacing(json_path) as temporary:

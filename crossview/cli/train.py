@@ -24,10 +24,14 @@ def command() -> None:
 @command.command()
 @options.dataset
 @options.out
-@click.option("--model", default="tiny", show_default=True, help="Architecture of the encoder.")
+@click.option("--model", help="Architecture of the encoder; tiny unless it is said.")
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="In place of --model: train an encoder further that was trained before.",
+)
 @click.option(
     "--model-options",
-    default="{}",
     help='Of the architecture, as JSON: \'{"ground_px": [32, 128], "overhead_px": [32, 128]}\'.',
 )
 @click.option(
@@ -47,6 +51,19 @@ def command() -> None:
 )
 @click.option("--smoothing", type=click.FloatRange(0, 1), help="Of the targets of infonce.")
 @click.option(
+    "--offsets",
+    "with_offsets",
+    is_flag=True,
+    help="Also learn where in its tile a camera is: VIGOR's term, for --model vigor.",
+)
+@click.option(
+    "--semipositives",
+    "with_semipositives",
+    is_flag=True,
+    help="Also learn how tiles overlap that show a place without being its own: VIGOR's term, for "
+    "--start with an encoder that knows something, on tiles of a grid.",
+)
+@click.option(
     "--sampler",
     type=click.Choice(SAMPLERS),
     default="random",
@@ -64,6 +81,13 @@ def command() -> None:
     help="Epochs between two looks at what is alike; neighbours until the first.",
 )
 @click.option("--split", help="Only pairs of this split, such as train.")
+@click.option(
+    "--unseen",
+    multiple=True,
+    metavar="SPLIT",
+    help="Tiles of this split join as negatives, its photos stay unseen (Xia et al., 2020); may be "
+    "repeated.",
+)
 @click.option(
     "--validate",
     "validation",
@@ -118,13 +142,17 @@ def command() -> None:
 def retrieval(
     dataset: Path,
     out: Path,
-    model: str,
-    model_options: str,
+    model: str | None,
+    start: Path | None,
+    model_options: str | None,
     loss: str,
+    with_offsets: bool,
+    with_semipositives: bool,
     sampler: str,
     radius_m: float,
     refresh_every: int,
     split: str | None,
+    unseen: tuple[str, ...],
     validation: Path | None,
     validate_every: int,
     patience: int | None,
@@ -155,18 +183,24 @@ def retrieval(
     from crossview.manifest import Manifest
     from crossview.nn.losses import contrastive_loss
     from crossview.pairs import Augmentation
-    from crossview.retrieval_training import Sampling, new_encoder, train_on
+    from crossview.retrieval_training import Sampling, known_encoder, new_encoder, train_on
     from crossview.training import Options
 
     console.words_to_stderr(logging.INFO)
     try:
-        made_with = dict(json.loads(model_options))
+        made_with = dict(json.loads(model_options or "{}"))
     except (TypeError, ValueError) as error:
         raise click.UsageError(f"--model-options is no JSON object: {error}.") from error
+    if start is None:
+        encoder = new_encoder(model or "tiny", seed=seed, precision=precision, **made_with)
+    elif model is not None or made_with:
+        raise click.UsageError("--start says what the model is: leave --model and its options out.")
+    else:
+        encoder = known_encoder(start, seed=seed, precision=precision)
     given = {name: value for name, value in loss_options.items() if value is not None}
     train_on(
         Manifest.load(dataset),
-        new_encoder(model, seed=seed, precision=precision, **made_with),
+        encoder,
         contrastive_loss(loss, **given),
         out,
         options=Options(
@@ -182,6 +216,10 @@ def retrieval(
         augmentation=Augmentation(heading_spread_deg, fov_deg, shift_m=shift_m),
         validation=None if validation is None else Manifest.load(validation),
         split=split,
+        unseen=unseen,
+        with_offsets=with_offsets,
+        with_semipositives=with_semipositives,
+        start=None if start is None else encoder.fingerprint,
         seed=seed,
         workers=workers,
         precision=precision,

@@ -148,6 +148,21 @@ class SiameseEncoder(keras.Model):
         """Descriptors of a batch as preprocessing.overhead makes, (batch, D) float32."""
         return np.asarray(self.overhead.predict_on_batch(images))
 
+    def activations(self, side: str, images: np.ndarray) -> np.ndarray:
+        """Features of places before the head makes a descriptor of them, to look at.
+
+        Args:
+            side: "ground" or "overhead".
+            images: A batch as preprocessing makes of that side.
+
+        Returns:
+            (batch, rows, cols, channels) float32, of the branch's last map.
+        """
+        branch = {"ground": self.ground, "overhead": self.overhead}[side]
+        last = [layer for layer in branch.layers if len(layer.output.shape) == 4][-1]
+        features = keras.Model(branch.input, last.output).predict_on_batch(images)
+        return np.asarray(features, np.float32)
+
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain values."""
         return {
@@ -181,6 +196,15 @@ class OffsetEncoder(SiameseEncoder):
         sums = {side: each(inputs[side], training=training) for side, each in self.sums.items()}
         described = {side: aggregation.normalised(each) for side, each in sums.items()}
         return {**described, "offset": self.offset([sums["overhead"], sums["ground"]])}
+
+    def offsets(self, ground: np.ndarray, overhead: np.ndarray) -> np.ndarray:
+        """How far cameras are south and west of the middle of their tiles, (batch, 2), half tiles.
+
+        Args:
+            ground: A batch as preprocessing.ground makes.
+            overhead: Of their tiles, as preprocessing.overhead makes.
+        """
+        return np.asarray(self.predict_on_batch({"ground": ground, "overhead": overhead})["offset"])
 
 
 @keras.saving.register_keras_serializable("crossview")

@@ -9,7 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from crossview.nn.losses import iou_loss, offset_loss, square_iou
+
 SIDES = ("ground", "overhead")
+SEMIPOSITIVE = "semipositive"
+OFFSETS = ("offset", "semipositive_offset")
 
 
 @keras.saving.register_keras_serializable("crossview")
@@ -50,6 +54,10 @@ class PairTrainer(keras.Model):
     2021). The sum over chunks is the gradient of the whole batch, up to what a network computes of
     a whole batch itself, such as BatchNormalization's means, which here are those of chunks.
 
+    Two terms of VIGOR are added where batches and encoder have what they need: where in its tile a
+    camera is (fact "offset", output "offset"), and how tiles overlap that show its place without
+    being its own (image "semipositive", facts "offset" and "semipositive_offset").
+
     Args:
         encoder: `.ground` and `.overhead`, from images to descriptors.
         contrast: Layer from (ground, overhead, **facts) to a loss.
@@ -70,8 +78,12 @@ class PairTrainer(keras.Model):
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Descriptors of both sides."""
-        return self.encoder(inputs, training=training)
+        """Descriptors of both sides, and of semi-positive tiles."""
+        described = self.encoder(inputs, training=training)
+        if SEMIPOSITIVE not in inputs:
+            return described
+        other = self.encoder.overhead(inputs[SEMIPOSITIVE], training=training)
+        return {**described, SEMIPOSITIVE: other}
 
     def compute_loss(
         self,
@@ -83,10 +95,16 @@ class PairTrainer(keras.Model):
     ) -> Any:
         """The loss of the whole batch, as a function of this chunk's descriptors."""
         facts = dict(y)
+        offsets = [facts.pop(name, None) for name in OFFSETS]
         sides = {side: ops.cast(y_pred[side], "float32") for side in SIDES}
         if self.num_chunks > 1:
             # slice_update has no gradient in TensorFlow; sums of products with 0 and 1 are exact
-            rows = ops.one_hot(facts.pop("rows"), ops.shape(facts["ground"])[0])
+            numbers_of_rows = facts.pop("rows")
+            offsets = [
+                None if each is None else ops.take(each, numbers_of_rows, axis=0)
+                for each in offsets
+            ]
+            rows = ops.one_hot(numbers_of_rows, ops.shape(facts["ground"])[0])
             for side in SIDES:
                 # the optimizer averages over chunks where the gradient is a sum
                 kept = ops.stop_gradient(sides[side])
@@ -97,6 +115,7 @@ class PairTrainer(keras.Model):
         if hasattr(self.encoder, "similarities"):
             facts["similarity"] = self.encoder.similarities(overhead, ground)
         loss = self.contrast(ground, overhead, **facts)
+        loss = loss + _vigor_terms(y_pred, *offsets)
         for penalty in self.losses:
             loss = loss + penalty
         return loss
@@ -105,7 +124,7 @@ class PairTrainer(keras.Model):
         """Take one step with a batch; its loss.
 
         Args:
-            images: "ground" and "overhead", (batch, rows, cols, 3) each.
+            images: "ground", "overhead" and perhaps "semipositive", (batch, rows, cols, 3) each.
             facts: What the loss asks for, (batch, ...) each.
         """
         self.reset_metrics()
@@ -118,7 +137,7 @@ class PairTrainer(keras.Model):
                 "a batch size that does, and leave out smaller batches."
             )
         parts = np.arange(size).reshape(self.num_chunks, -1)
-        chunks = [{side: images[side][rows] for side in SIDES} for rows in parts]
+        chunks = [{name: each[rows] for name, each in images.items()} for rows in parts]
         # what dropout draws, and means of normalizations, are the same when a chunk comes again
         before, described = [], []
         for chunk in chunks:
@@ -132,6 +151,22 @@ class PairTrainer(keras.Model):
             known = {**facts, **whole, "rows": rows.astype(np.int32)}
             loss = float(self.train_on_batch(chunk, known))
         return loss
+
+
+def _vigor_terms(described: Mapping[str, Any], offset: Any, other_offset: Any) -> Any:
+    """Of what a network says of a chunk, and what is true; 0 where it is not asked."""
+    terms = 0.0
+    if "offset" in described:
+        said = described["offset"]
+        # a head that is not asked has gradients of 0, rather than none, which Keras warns of
+        terms = 0.0 * ops.sum(said) if offset is None else offset_loss(said, offset)
+    if SEMIPOSITIVE in described:
+        # in halves of a side, which is 2
+        ratio = square_iou(other_offset, 2.0) / square_iou(offset, 2.0)
+        terms = terms + iou_loss(
+            described["ground"], described["overhead"], described[SEMIPOSITIVE], ratio
+        )
+    return terms
 
 
 def numbers(variable: keras.Variable) -> np.ndarray:
