@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from crossview.grids import Bounds, MapGrid
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from crossview.photos import Panorama, Photo
+    from crossview.preprocessing import Preprocessing
 
 ZOOMS_M = (200.0, 50.0)
 """Half the sides of the closer looks."""
@@ -40,6 +43,17 @@ _PANEL_INCHES = 2.1
 _OVERLAY_COLORMAP = "inferno"
 _OVERLAY_PERCENTILES = (2.0, 99.5)
 _OVERLAY_OPACITY = 0.7
+
+
+class Activated(Protocol):
+    """An encoder whose features can be looked at, such as nn.encoders.SiameseEncoder."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What it looks at."""
+
+    def activations(self, side: str, images: np.ndarray) -> np.ndarray:
+        """(batch, rows, cols, channels) of "ground" or "overhead" images."""
 
 
 def similarity_scatter(
@@ -273,6 +287,34 @@ def activation_overlays(
         for ax, (network, by_image) in zip(others, activations.items(), strict=True):
             activation_overlay(image, by_image[name], ax, title=network)
     return figure
+
+
+def encoder_overlays(
+    encoders: Mapping[str, Activated], query: Panorama | Photo, tile: np.ndarray, figure: Figure
+) -> Figure:
+    """Where encoders look in a query and a tile, beside each other: see activation_overlays.
+
+    Args:
+        encoders: By name, such as "local" and "global"; all of one preprocessing.
+        query: What was photographed.
+        tile: (side, side, 3) uint8 RGB, north-up.
+        figure: An empty figure; about 12 x 3 inches for two encoders of panoramas.
+
+    Raises:
+        ValueError: They look at different images.
+    """
+    rules = [each.preprocessing for each in encoders.values()]
+    if any(other != rules[0] for other in rules):
+        raise ValueError(
+            "Encoders are compared on the same images, but the preprocessing of "
+            f"{', '.join(encoders)} differs. Draw them one by one."
+        )
+    images = {"ground": rules[0].ground(query), "overhead": rules[0].overhead(tile)}
+    activations = {
+        name: {side: each.activations(side, image[None])[0] for side, image in images.items()}
+        for name, each in encoders.items()
+    }
+    return activation_overlays(images, activations, figure)
 
 
 # ------------------------------------------------------------------ private

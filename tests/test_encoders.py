@@ -220,6 +220,16 @@ def test_safa_is_its_literal_construction(size, reduce):
         np.testing.assert_allclose(described[0], literal, atol=1e-5)
 
 
+def test_activations_are_the_features_that_the_head_takes(tiny):
+    described = tiny(drawn(tiny))
+    for side, images in drawn(tiny).items():
+        features = tiny.activations(side, images)
+        head = next(each for each in getattr(tiny, side).layers if len(each.output.shape) == 2)
+        sums = ops.convert_to_numpy(head(ops.convert_to_tensor(features)))
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        np.testing.assert_allclose(sums / lengths, described[side], atol=1e-5)
+
+
 def test_vigor_is_safa_with_the_max_and_says_where_the_camera_stood():
     made = encoder("vigor", ground_px=(36, 52), overhead_px=(52, 52))
     literal_networks.give(made)

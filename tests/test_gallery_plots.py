@@ -15,6 +15,8 @@ from crossview.frames import Pose
 from crossview.gallery import Disc
 from crossview.gallery_build import build
 from crossview.grids import Bounds
+from crossview.photos import Panorama
+from crossview.preprocessing import Preprocessing
 
 QUERY = descriptors(1, seed=7)[0]
 VIEW = Bounds(-500, -400, 700, 600)
@@ -201,3 +203,38 @@ def test_networks_are_beside_each_other_on_every_image():
             figure.axes[first].images[0].get_array(), images[titles[first]]
         )
     figure.canvas.draw()
+
+
+def test_encoders_are_shown_by_what_is_strong_in_their_features():
+    rules = Preprocessing((8, 32), (8, 32))
+
+    class Looking:
+        """Its features are the grey levels of one side, upside down."""
+
+        def __init__(self, preprocessing=rules):
+            self.preprocessing = preprocessing
+
+        def activations(self, side, images):
+            assert images.shape == (1, 8, 32, 3)
+            return images[:, ::-1].astype(np.float32) * (side == "ground") + 1.0
+
+    rng = np.random.default_rng(0)
+    panorama = Panorama(rng.integers(0, 256, (64, 128, 3)).astype(np.uint8), 30.0)
+    tile = rng.integers(0, 256, (40, 40, 3)).astype(np.uint8)
+    figure = gallery_plots.encoder_overlays(
+        {"local": Looking(), "global": Looking()}, panorama, tile, Figure(layout="constrained")
+    )
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["ground", "local", "global"]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), rules.ground(panorama))
+    np.testing.assert_array_equal(figure.axes[3].images[0].get_array(), rules.overhead(tile))
+    strong = np.linalg.norm(rules.ground(panorama)[::-1] + 1.0, axis=2)
+    opacity = figure.axes[1].images[1].get_array()[..., 3]
+    assert (
+        opacity.argmax() == strong.argmax()
+        and (figure.axes[4].images[1].get_array()[..., 3] == 0).all()
+    )
+    with pytest.raises(ValueError, match="preprocessing of local, other differs"):
+        gallery_plots.encoder_overlays(
+            {"local": Looking(), "other": Looking(Preprocessing((8, 16), (8, 16)))},
+            panorama, tile, Figure(),
+        )  # fmt: skip
