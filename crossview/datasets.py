@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import keras
 import numpy as np
 
+from crossview import console
+from crossview.errors import ManifestError, PhotoError
 from crossview.manifest import Manifest
 from crossview.pairs import (
     AS_IT_IS,
@@ -16,14 +21,17 @@ from crossview.pairs import (
     Variation,
     cut,
     ground_image,
-    offset_of,
+    offset_m,
     overhead_image,
     tile_side_m,
 )
+from crossview.photos import decoded_size
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 
 if TYPE_CHECKING:
     from crossview.synthetic.on_the_fly import RenderedPairs
+
+logger = logging.getLogger(__name__)
 
 MAX_KEPT_BYTES = 6_000_000_000
 """Images that are kept in memory once they are read and prepared."""
@@ -51,12 +59,16 @@ class ManifestPairs(keras.utils.PyDataset):
         with_semipositives: Also show one more tile of each place, drawn anew every epoch: a
             semi-positive one, or the pair's own where there is none.
 
-    Batches: `({"ground": (batch, rows, cols, 3) uint8, "overhead": the same}, {"position_m":
-    (batch, 2) float32, from the middle of the batch})`. Where the table has pairs without ground
-    images these are UNSEEN_RGB and the facts have "has_ground", (batch,) bool; with offsets
-    "offset", (batch, 2) float32, how far cameras are south and west of the middle of the overhead
-    image in halves of its side; with semi-positives images have "semipositive" and facts both
-    "offset" and "semipositive_offset".
+    Batches: `({"ground": (batch, rows, cols, 3) uint8, "overhead": the same}, {"position_m": of
+    overhead images, "ground_position_m": of views, (batch, 2) float32, from the middle of the
+    batch})`. Where the table has pairs without ground images the facts have "has_ground", (batch,)
+    bool; these ground images are others of the batch, so that what networks compute of a whole
+    batch stays as it is. With offsets facts have "offset", (batch, 2) float32, how far cameras are
+    south and west of the middle of the overhead image in halves of its side; with semi-positives
+    images have "semipositive" and facts both "offset" and "semipositive_offset".
+
+    Raises:
+        ManifestError: Tiles are too small to be shifted so far.
     """
 
     def __init__(
@@ -86,6 +98,7 @@ class ManifestPairs(keras.utils.PyDataset):
                 "Tiles are shifted within larger ones, so the encoder must say how much of a tile "
                 "it looks at: give it a footprint_m."
             )
+        self._require_margin()
         self._seed = seed
         self._indices: tuple[int, Sequence[np.ndarray]] = (-1, ())
         self._with_offsets = with_offsets or with_semipositives
@@ -104,20 +117,29 @@ class ManifestPairs(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """A batch of the present epoch; see the class."""
         rows = self._of_epoch()[index]
+        has_ground = self.table.has_ground[rows]
         images, facts = zip(*(self._varied(int(row)) for row in rows), strict=True)
-        position_m = self.table.position_m[rows]
         about = {name: np.stack([one[name] for one in facts]) for name in facts[0]}
-        about["position_m"] = (position_m - position_m.mean(axis=0)).astype(np.float32)
+        middle_m = about["position_m"].mean(axis=0)
+        for name in ("position_m", "ground_position_m"):
+            about[name] = (about[name] - middle_m).astype(np.float32)
+        shown = {name: np.stack([one[name] for one in images]) for name in images[0]}
         if not self.table.has_ground.all():
-            about["has_ground"] = self.table.has_ground[rows]
-        return {name: np.stack([one[name] for one in images]) for name in images[0]}, about
+            about["has_ground"] = has_ground
+            if (seen := np.flatnonzero(has_ground)).size:
+                instead = np.resize(seen, np.count_nonzero(~has_ground))
+                shown["ground"][~has_ground] = shown["ground"][instead]
+        return shown, about
 
     def use(self, batches: Batches) -> None:
         """From now on other pairs come together."""
         self._batches, self._indices = batches, (-1, ())
 
     def ground(self, row: int) -> np.ndarray:
-        """The ground image of a pair; what was read is kept while there is room."""
+        """The ground image of a pair, see pairs.ground_image; UNSEEN_RGB if it stays unseen.
+
+        What was read is kept while there is room.
+        """
         if not self.table.has_ground[row]:
             size_px = self.preprocessing.ground_px
             return np.broadcast_to(np.array(UNSEEN_RGB, np.uint8), (*size_px, 3))
@@ -160,26 +182,50 @@ class ManifestPairs(keras.utils.PyDataset):
             self._indices = (self.epoch, batches)
         return batches
 
+    def _require_margin(self) -> None:
+        if not self._shift_m or self.preprocessing.footprint_m is None:
+            return
+        side_m = tile_side_m(self.manifest, self.table.tile_ids[0])
+        margin_m = (side_m - self.preprocessing.footprint_m) / 2
+        if margin_m < self._shift_m:
+            raise ManifestError(
+                f"Squares of {self.preprocessing.footprint_m:g} m are to be up to "
+                f"{self._shift_m:g} m off the middle of tiles of {side_m:g} m, which leave "
+                f"{max(margin_m, 0.0):g} m: make larger tiles (--tile-px), or shift less."
+            )
+
     def _varied(self, row: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Images and facts of a pair."""
         rng = np.random.default_rng([self._seed, self.epoch, row])
         varied = AS_IT_IS if self._augmentation is None else self._augmentation.draw(rng)
-        own = self.table.tile_ids[row]
+        own, has_ground = self.table.tile_ids[row], self.table.has_ground[row]
+        shift_m = self._to_pixels(own, varied.shift_m)
         images = {
-            "ground": varied.of_ground(self.ground(row)),
-            "overhead": self._varied_tile(own, varied, varied.shift_m),
+            "ground": varied.of_ground(self.ground(row), self.preprocessing),
+            "overhead": self._varied_tile(own, varied, shift_m),
         }
-        facts = {}
+        at_m = self.table.tile_position_m[row] + shift_m
+        facts = {
+            "position_m": at_m,
+            "ground_position_m": self.table.position_m[row] if has_ground else at_m,
+        }
         if self._with_offsets:
-            facts["offset"] = self._offset(row, own, varied, varied.shift_m)
+            facts["offset"] = self._offset(row, own, varied, shift_m)
         if self._with_semipositives:
             others = self.table.semipositive_ids[row]
             other = others[int(rng.integers(len(others)))] if others else own
             # tiles that hold the place near their edges would lose it
-            shift_m = (0.0, 0.0) if others else varied.shift_m
+            shift_m = (0.0, 0.0) if others else shift_m
             images["semipositive"] = self._varied_tile(other, varied, shift_m)
             facts["semipositive_offset"] = self._offset(row, other, varied, shift_m)
         return images, facts
+
+    def _to_pixels(self, tile_id: str, shift_m: tuple[float, float]) -> tuple[float, float]:
+        """A shift by whole pixels, as tiles are cut."""
+        if shift_m == (0.0, 0.0):
+            return shift_m
+        cell_m = float(self.manifest.row("tiles", tile_id)["cell_m"])
+        return round(shift_m[0] / cell_m) * cell_m, round(shift_m[1] / cell_m) * cell_m
 
     def _varied_tile(
         self, tile_id: str, varied: Variation, shift_m: tuple[float, float]
@@ -192,9 +238,55 @@ class ManifestPairs(keras.utils.PyDataset):
     ) -> np.ndarray:
         """South and west of the middle of the overhead image, in halves of its side."""
         side_m = self.preprocessing.footprint_m or tile_side_m(self.manifest, tile_id)
-        view_id = self.table.view_ids[row]
-        offset_m = offset_of(self.manifest, tile_id, view_id, shift_m=shift_m)
-        return varied.of_offset(offset_m / (side_m / 2)).astype(np.float32)
+        from_middle_m = offset_m(self.manifest, tile_id, self.table.view_ids[row], shift_m=shift_m)
+        return varied.of_offset(from_middle_m / (side_m / 2)).astype(np.float32)
+
+
+def readable(manifest: Manifest, table: PairTable, *, workers: int = 2) -> PairTable:
+    """The pairs whose images can be decoded to their ends; the others are named in the log.
+
+    Args:
+        manifest: The dataset.
+        table: Its pairs.
+        workers: Threads that decode.
+
+    Raises:
+        ManifestError: None can.
+    """
+    views = {
+        view_id for view_id, seen in zip(table.view_ids, table.has_ground, strict=True) if seen
+    }
+    tiles = {*table.tile_ids, *(tile_id for others in table.semipositive_ids for tile_id in others)}
+    images = [("views", one) for one in sorted(views)] + [("tiles", one) for one in sorted(tiles)]
+
+    def fault(image: tuple[str, str]) -> str:
+        try:
+            decoded_size(manifest.image_path(*image))
+        except (PhotoError, ManifestError) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        faults = list(
+            console.progress(pool.map(fault, images), total=len(images), unit=" images checked")
+        )
+    bad = {image for image, said in zip(images, faults, strict=True) if said}
+    for image, said in zip(images, faults, strict=True):
+        if said:
+            logger.warning("Left out: %s %s: %s", image[0].removesuffix("s"), image[1], said)
+    kept = [
+        row
+        for row, pair in enumerate(zip(table.view_ids, table.tile_ids, strict=True))
+        if ("views", pair[0]) not in bad and ("tiles", pair[1]) not in bad
+    ]
+    if not kept:
+        raise ManifestError(
+            f"No pair of {manifest.name} can be read. `crossview-data check` lists what is wrong."
+        )
+    others = tuple(
+        tuple(one for one in ids if ("tiles", one) not in bad) for ids in table.semipositive_ids
+    )
+    return replace(table, semipositive_ids=others).only(np.array(kept))
 
 
 class RenderedBatches(keras.utils.PyDataset):
@@ -258,10 +350,11 @@ class RenderedBatches(keras.utils.PyDataset):
     def _prepared(
         self, panorama: np.ndarray, tile: np.ndarray, heading_deg: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        ground = self.preprocessing.ground_of_sphere(panorama, heading_deg=heading_deg)
+        ground = self.preprocessing.whole.ground_of_sphere(panorama, heading_deg=heading_deg)
         overhead = self.preprocessing.overhead(tile)
-        if self._augmentation is None:
-            return ground, overhead
-        varied = self._augmentation.draw(rng)
+        varied = AS_IT_IS if self._augmentation is None else self._augmentation.draw(rng)
         is_polar = self.preprocessing.polar is not None
-        return varied.of_ground(ground), varied.of_overhead(overhead, is_polar=is_polar)
+        return (
+            varied.of_ground(ground, self.preprocessing),
+            varied.of_overhead(overhead, is_polar=is_polar),
+        )

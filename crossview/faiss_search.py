@@ -95,7 +95,7 @@ class FaissIndex:
 
         Where the index finds fewer than k, the last rows are -1 and their similarity -inf.
         """
-        queries = np.ascontiguousarray(descriptors, dtype=np.float32)
+        queries = np.ascontiguousarray(self.gallery.checked(descriptors))
         count = min(OVERSAMPLING * k, self.gallery.num_tiles)
         _, candidates = self.index.search(queries, count)
         similarity = np.full(candidates.shape, -np.inf, np.float32)

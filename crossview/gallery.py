@@ -274,8 +274,16 @@ class Gallery:
 
     def search_many(self, descriptors: np.ndarray, k: int) -> Ranking:
         """As search without a prior, for many descriptors at once: (queries, D) to (queries, k)."""
-        queries = _checked(descriptors, self.descriptors.shape[1])
-        return exact_search.search(self.descriptors, queries, k)
+        return exact_search.search(self.descriptors, self.checked(descriptors), k)
+
+    def checked(self, descriptors: np.ndarray) -> np.ndarray:
+        """Descriptors of queries, (queries, D) float32, seen to be some.
+
+        Raises:
+            GalleryError: One holds NaN or is not of length one, or has another number of
+                dimensions.
+        """
+        return _checked(np.asarray(descriptors), self.descriptors.shape[1])
 
     def similarity(self, query: Any) -> np.ndarray:
         """Of a query to every tile, (N,) float32; of several descriptors the best counts."""

@@ -7,6 +7,7 @@ held-out queries is concave in the scale, so there is one best.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from crossview import angles
-from crossview.errors import GalleryError
+from crossview.errors import GalleryError, ManifestError, PhotoError
 from crossview.frames import GeoPose, Pose
 from crossview.gallery import Gallery, log_mean_exp
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 SCALES = (0.1, 1000.0)
 """Where the scale is searched."""
+
+_AT_BOUND = 1.05  # so near an end of SCALES nothing was found
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ def fit_scale(gallery: Gallery, queries: Iterable[tuple[Any, Pose]]) -> ScaleFit
             About 33 MB of memory for a thousand queries and each heading bin.
 
     Raises:
-        GalleryError: No query is where a tile is.
+        GalleryError: No query is where a tile is, or queries look like their tiles no more than
+            like any.
     """
     at_truth, anywhere, num_outside = [], [], 0
     for query, pose in queries:
@@ -89,32 +95,62 @@ def fit_scale(gallery: Gallery, queries: Iterable[tuple[Any, Pose]]) -> ScaleFit
         return -float(found.sum() + lost.mean())
 
     scale = float(np.exp(minimize_scalar(loss, bounds=np.log(SCALES), method="bounded").x))
-    return ScaleFit(scale, float(log_ratios(scale)[0].mean()), len(at_truth), num_outside)
+    log_ratio_nats = float(log_ratios(scale)[0].mean())
+    if log_ratio_nats <= 0 or scale < SCALES[0] * _AT_BOUND:
+        raise GalleryError(
+            f"{len(at_truth)} queries look like their own tiles no more than like any "
+            f"({log_ratio_nats:.2f} nats), so no scale makes these similarities probabilities. "
+            "Check that the views belong to this gallery's region, and train the encoder."
+        )
+    if scale > SCALES[1] / _AT_BOUND:
+        _log.warning(
+            "The scale, %.4g, is where its search ends: there are too few queries, or they are all "
+            "easy.", scale,
+        )  # fmt: skip
+    return ScaleFit(scale, log_ratio_nats, len(at_truth), num_outside)
 
 
 def held_out_queries(
-    manifest: Manifest, gallery: Gallery, *, split: str | None = None
+    manifest: Manifest, gallery: Gallery, *, split: str | None = None, region: str | None = None
 ) -> Iterator[tuple[np.ndarray, Pose]]:
     """Views of a dataset with known positions, described, with their poses.
 
     Where the gallery has one descriptor for a query, it is that of the true heading: as if a
-    compass told.
+    compass told. A view that cannot be read is named in the log and left out.
 
     Args:
         manifest: The dataset.
         gallery: With an encoder.
         split: Only views of this one; it must be one that the encoder was not trained on.
+        region: Only views of this one, which must be the gallery's; may be left out where views are
+            of one region only.
+
+    Raises:
+        GalleryError: There is no encoder, or views are of several regions and none is given.
     """
     if gallery.encoder is None:
         raise GalleryError("Queries are described by an encoder: Gallery.load(folder, encoder).")
     views = manifest.views
     wanted = views["lat_deg"].notna() & ((split is None) | (views["split"] == split))
+    regions = sorted(set(views["region"][wanted]))
+    if region is None and len(regions) > 1:
+        raise GalleryError(
+            f"The views are of the regions {', '.join(regions)}, and a gallery is of one. Give it "
+            "(--region)."
+        )
+    if region is not None:
+        manifest.frame(region)  # refuses what is none
+        wanted &= views["region"] == region
     columns = ["view_id", "kind", "lat_deg", "lon_deg", "heading_deg"]
     for view_id, kind, lat, lon, heading in views.loc[wanted, columns].itertuples(index=False):
         read: Callable[[str], Any] = manifest.photo if kind == "photo" else manifest.panorama
         known = None if np.isnan(heading) else float(heading)
         pose = gallery.frame.pose(GeoPose(float(lat), float(lon), known))
-        query = read(view_id)
+        try:
+            query = read(view_id)
+        except (PhotoError, ManifestError) as error:
+            _log.warning("Left out: %s", error)
+            continue
         if gallery.num_headings == 1 and pose.heading_deg is not None:
             query = gallery.encoder.describe(query, headings_deg=np.array([pose.heading_deg]))
         yield gallery.described(query), pose

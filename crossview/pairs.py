@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
+
+logger = logging.getLogger(__name__)
 
 POSITIVE, SEMIPOSITIVE = "positive", "semipositive"
 """The relation of a view to the tile that is its own, and to others that show its place."""
@@ -91,12 +94,17 @@ class Variation:
     fov_deg: float = FULL_TURN_DEG
     middle_deg: float = 0.0
 
-    def of_ground(self, image: np.ndarray) -> np.ndarray:
-        """(rows, cols, 3), a full turn whose middle looks north; the same, varied."""
+    def of_ground(self, image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+        """What an encoder looks at of a ground image, as ground_image makes it; varied."""
+        if is_part(image, preprocessing):
+            return image[:, ::-1] if self.is_mirrored else image
         # what was in the north comes to the east: columns to the right, tiles clockwise
         image = np.roll(image, self.num_quarters * image.shape[1] // 4, axis=1)
         image = image[:, ::-1] if self.is_mirrored else image
-        return seen(image, turn_deg=self.turn_deg, fov_deg=self.fov_deg, middle_deg=self.middle_deg)
+        image = seen(
+            image, turn_deg=self.turn_deg, fov_deg=self.fov_deg, middle_deg=self.middle_deg
+        )
+        return preprocessing.middle_of(image)
 
     def of_overhead(self, image: np.ndarray, *, is_polar: bool) -> np.ndarray:
         """(rows, cols, 3), polar with a middle that looks north, or square; the same, varied."""
@@ -144,15 +152,24 @@ def seen(
 def ground_image(
     manifest: Manifest, view_id: str, tile_id: str, preprocessing: Preprocessing
 ) -> np.ndarray:
-    """What a network sees of a view, its heading counted from the upper edge of a tile.
+    """What a network may see of a view, its heading counted from the upper edge of a tile.
 
     Returns:
-        (rows, cols, 3) uint8, as preprocessing says.
+        (rows, cols, 3) uint8, a full turn whose middle looks to the tile's upper edge, which may
+        be turned and of which preprocessing.middle_of is seen; of a photo and an encoder with a
+        limited field of view only what the encoder sees, whatever the heading.
     """
-    heading_deg = manifest.row("views", view_id)["heading_deg"]
+    view, row = manifest.view(view_id), manifest.row("views", view_id)
+    if not preprocessing.is_full_turn and row["kind"] == "photo":
+        return preprocessing.ground(view)
     rotation_deg = manifest.row("tiles", tile_id)["rotation_deg"]
-    turn_deg = float(np.nan_to_num(heading_deg) - np.nan_to_num(rotation_deg))
-    return preprocessing.ground(manifest.view(view_id), heading_deg=turn_deg)
+    turn_deg = float(np.nan_to_num(row["heading_deg"]) - np.nan_to_num(rotation_deg))
+    return preprocessing.whole.ground(view, heading_deg=turn_deg)
+
+
+def is_part(image: np.ndarray, preprocessing: Preprocessing) -> bool:
+    """Whether a ground image is what a limited field of view sees already, and no full turn."""
+    return not preprocessing.is_full_turn and image.shape[1] == preprocessing.ground_px[1]
 
 
 def overhead_image(
@@ -228,6 +245,7 @@ class PairTable:
         view_ids: Of the pairs.
         tile_ids: Of the pairs.
         position_m: (pairs, 2) float64 of the views, see positions_m.
+        tile_position_m: (pairs, 2) float64 of the middles of the tiles, likewise.
         semipositive_ids: Of each pair, tiles that show the view's place without being its own.
         has_ground: (pairs,) bool, False where the view is not to be looked at: its tile is a
             negative of others only (Xia et al., 2020).
@@ -236,12 +254,18 @@ class PairTable:
     view_ids: tuple[str, ...]
     tile_ids: tuple[str, ...]
     position_m: np.ndarray
+    tile_position_m: np.ndarray
     semipositive_ids: tuple[tuple[str, ...], ...]
     has_ground: np.ndarray
 
     @classmethod
     def of(
-        cls, manifest: Manifest, *, split: str | None = None, unseen: Sequence[str] = ()
+        cls,
+        manifest: Manifest,
+        *,
+        split: str | None = None,
+        unseen: Sequence[str] = (),
+        needs_heading: bool = False,
     ) -> PairTable:
         """The positive pairs of a dataset, those of one split if it has any.
 
@@ -249,28 +273,43 @@ class PairTable:
             manifest: The dataset.
             split: Only pairs of this split.
             unseen: Splits whose pairs are there too, without their ground images.
+            needs_heading: Leave out, and count in the log, views whose heading nobody knows.
 
         Raises:
             ManifestError: There are none.
         """
+        if split in unseen:
+            raise ManifestError(f"The split {split!r} cannot be both seen and unseen.")
         views = manifest.views.set_index("view_id")
         pairs = manifest.pairs[manifest.pairs["relation"] == POSITIVE]
         of_pairs = views.loc[pairs["view_id"]]
         is_unseen = of_pairs["split"].isin(list(unseen)).to_numpy()
         is_seen = ~is_unseen & of_pairs["lat_deg"].notna().to_numpy()
-        if split is not None:
-            is_seen &= (of_pairs["split"] == split).to_numpy()
-        if not is_seen.any():
-            which = "" if split is None else f" of split {split!r}"
-            raise ManifestError(
-                f"{manifest.name} has no pairs{which} of a view with a position and a "
-                f"{POSITIVE!r} tile: make them with `crossview synthesize --tiles centered` or "
-                "`crossview-data satellite --points`."
-            )
-        if missing := sorted(set(unseen) - set(of_pairs["split"][is_unseen])):
+        splits = sorted({name for name in of_pairs["split"] if isinstance(name, str) and name})
+        wanted = [*unseen, *([] if split is None else [split])]
+        if missing := sorted(set(wanted) - set(splits)):
             raise ManifestError(
                 f"{manifest.name} has no pairs of split {', '.join(map(repr, missing))}; it has "
-                f"{', '.join(sorted(map(repr, set(of_pairs['split'].dropna()))))}."
+                f"{', '.join(map(repr, splits)) or 'no splits'}."
+            )
+        if split is not None:
+            is_seen &= (of_pairs["split"] == split).to_numpy()
+        if needs_heading:
+            has_heading = of_pairs["heading_deg"].notna().to_numpy()
+            if num_without := int((is_seen & ~has_heading).sum()):
+                first = of_pairs.index[is_seen & ~has_heading][0]
+                logger.warning(
+                    "%d views without a heading are left out, such as %s. "
+                    "--heading-spread-deg 180 takes them.", num_without, first,
+                )  # fmt: skip
+            is_seen &= has_heading
+        if not is_seen.any():
+            which = "" if split is None else f" of split {split!r}"
+            what = "a position and a heading" if needs_heading else "a position"
+            raise ManifestError(
+                f"{manifest.name} has no pairs{which} of a view with {what} and a "
+                f"{POSITIVE!r} tile: make them with `crossview synthesize --tiles centered` or "
+                "`crossview-data satellite --points`."
             )
         is_used = is_seen | (is_unseen & of_pairs["lat_deg"].notna().to_numpy())
         pairs, of_pairs = pairs[is_used], of_pairs[is_used]
@@ -283,6 +322,7 @@ class PairTable:
             tuple(pairs["view_id"]),
             tuple(pairs["tile_id"]),
             positions_m(manifest, of_pairs),
+            positions_m(manifest, manifest.tiles.set_index("tile_id").loc[pairs["tile_id"]]),
             tuple(tuple(others[view_id]) for view_id in pairs["view_id"]),
             is_seen[is_used],
         )
@@ -297,6 +337,7 @@ class PairTable:
             tuple(self.view_ids[row] for row in rows),
             tuple(self.tile_ids[row] for row in rows),
             self.position_m[rows],
+            self.tile_position_m[rows],
             tuple(self.semipositive_ids[row] for row in rows),
             self.has_ground[rows],
         )
@@ -315,25 +356,41 @@ class PairTable:
         return table
 
 
-def offset_of(
+def offset_m(
     manifest: Manifest, tile_id: str, view_id: str, *, shift_m: tuple[float, float] = (0.0, 0.0)
 ) -> np.ndarray:
     """How far a camera is south and west of the middle of (a part of) a tile, (2,) metres.
 
     Args:
-        manifest: Of both.
+        manifest: Of both, in one region.
         tile_id: Of the tile; south is towards its lower edge.
         view_id: Of what the camera took.
         shift_m: From the tile's middle to that of its part, as `cut` takes it.
     """
     tile, view = manifest.row("tiles", tile_id), manifest.row("views", view_id)
-    frame = manifest.frame(str(tile["region"]))
-    x_m, y_m = frame.to_local(
+    x_m, y_m = manifest.frame(str(tile["region"])).to_local(
         np.array([view["lat_deg"], tile["lat_deg"]]), np.array([view["lon_deg"], tile["lon_deg"]])
     )
-    turn_deg = np.nan_to_num(float(tile["rotation_deg"])) - frame.convergence_deg(x_m[1], y_m[1])
-    turn_rad = np.deg2rad(turn_deg)
+    cos, sin = _axes(manifest, tile_id)
     east_m, north_m = x_m[0] - x_m[1], y_m[0] - y_m[1]
-    right_m = east_m * np.cos(turn_rad) - north_m * np.sin(turn_rad)
-    up_m = east_m * np.sin(turn_rad) + north_m * np.cos(turn_rad)
+    right_m, up_m = east_m * cos - north_m * sin, east_m * sin + north_m * cos
     return np.array([shift_m[1] - up_m, shift_m[0] - right_m])
+
+
+def east_north_m(manifest: Manifest, tile_id: str, offset_m: np.ndarray) -> np.ndarray:
+    """From the middle of a tile to a place, (2,) metres in its region's frame; of offset_m there.
+
+    Inverse of offset_m, without a shift.
+    """
+    cos, sin = _axes(manifest, tile_id)
+    up_m, right_m = -np.asarray(offset_m)
+    return np.array([right_m * cos + up_m * sin, up_m * cos - right_m * sin])
+
+
+def _axes(manifest: Manifest, tile_id: str) -> tuple[float, float]:
+    """Cosine and sine of where a tile's upper edge points, clockwise from its frame's north."""
+    tile = manifest.row("tiles", tile_id)
+    frame = manifest.frame(str(tile["region"]))
+    place_m = frame.to_local(float(tile["lat_deg"]), float(tile["lon_deg"]))
+    turn_deg = np.nan_to_num(float(tile["rotation_deg"])) - frame.convergence_deg(*place_m)
+    return float(np.cos(np.deg2rad(turn_deg))), float(np.sin(np.deg2rad(turn_deg)))

@@ -7,6 +7,7 @@ import functools
 import logging
 import math
 import struct
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ _DECODER_ERRORS = (
 )
 
 _log = logging.getLogger(__name__)
+_FILTERS = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +260,7 @@ def read_photo(
         MissingFocalLengthError: Neither the file nor focal_px gives a focal length.
     """
     path = Path(path)
-    with _opened(path, max_pixels) as image:
+    with _logged_warnings(path.name), _opened(path, max_pixels) as image:
         tags = image.getexif()
         fix = None if ignore_gps else exif.fix_of(tags, path.name)
         if focal_px is None:
@@ -307,7 +309,7 @@ def read_panorama(
         PhotoTooLargeError: It has more than max_pixels.
     """
     path = Path(path)
-    with _opened(path, max_pixels) as image:
+    with _logged_warnings(path.name), _opened(path, max_pixels) as image:
         fix = None if ignore_gps else exif.fix_of(image.getexif(), path.name)
         packet = image.info.get("xmp", image.info.get("XML:com.adobe.xmp"))
         tags = exif.panorama_tags_of(packet, path.name) if packet else exif.PanoramaTags()
@@ -330,7 +332,7 @@ def read_fix(path: str | Path) -> Fix | None:
         PhotoError: The file is not an image, or its GPS tags are impossible.
     """
     path = Path(path)
-    with _opened(path, math.inf) as image:
+    with _logged_warnings(path.name), _opened(path, math.inf) as image:
         return exif.fix_of(image.getexif(), path.name)
 
 
@@ -367,7 +369,7 @@ def read_tags(
         PhotoTooLargeError: It has more than max_pixels.
     """
     path = Path(path)
-    with _opened(path, max_pixels) as image:
+    with _logged_warnings(path.name), _opened(path, max_pixels) as image:
         tags = image.getexif()
         packet = image.info.get("xmp", image.info.get("XML:com.adobe.xmp"))
         if not packet or _GPANO not in (packet.encode() if isinstance(packet, str) else packet):
@@ -436,10 +438,12 @@ def require_fix(photo: Photo | Panorama, name: str) -> Fix:
 def _opened(path: Path, max_pixels: float) -> Iterator[ImageFile.ImageFile]:
     """An image whose pixels are not decoded yet; whatever goes wrong inside is a PhotoError."""
     try:
-        with path.open("rb") as file, _logged_warnings(path.name):
+        with path.open("rb") as file:
             start = file.read(16)
             file.seek(0)
-            with _format_of(start, path)(file) as image:
+            with _logged_warnings(path.name):
+                opened = _format_of(start, path)(file)
+            with opened as image:
                 _check_size(image.size, path.name, max_pixels)
                 yield image
     except PhotoError:
@@ -475,12 +479,21 @@ def _format_of(start: bytes, path: Path) -> type[ImageFile.ImageFile]:
 
 @contextlib.contextmanager
 def _logged_warnings(name: str) -> Iterator[None]:
-    """Pillow warns of damaged metadata; say which file it was, in the log."""
-    with warnings.catch_warnings(record=True) as caught:
+    """Pillow warns of damaged metadata; say which file it was, in the log.
+
+    One thread at a time, as filters of warnings are those of the whole process: what threads read
+    many of (`read_pixels`) has this around its header only.
+    """
+    with _FILTERS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     for warning in caught:
-        _log.warning("%s: %s", name, warning.message)
+        if "PIL" in Path(warning.filename).parts:
+            _log.warning("%s: %s", name, warning.message)
+        else:  # of another thread
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 def _check_size(size: tuple[int, int], name: str, max_pixels: float) -> None:

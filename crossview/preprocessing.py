@@ -80,6 +80,21 @@ class Preprocessing:
         """Whether the ground image looks all around."""
         return self.fov_deg == FULL_TURN_DEG
 
+    @property
+    def whole(self) -> Preprocessing:
+        """The same with a ground image of a full turn, whose middle is the ground image."""
+        rows, cols = self.ground_px
+        return replace(
+            self,
+            ground_px=(rows, round(cols * FULL_TURN_DEG / self.fov_deg)),
+            fov_deg=FULL_TURN_DEG,
+        )
+
+    def middle_of(self, whole: np.ndarray) -> np.ndarray:
+        """The ground image, (rows, cols, 3), in the middle of one of `whole`."""
+        left = (whole.shape[1] - self.ground_px[1]) // 2
+        return whole[:, left : left + self.ground_px[1]]
+
     def ground(self, query: Panorama | Photo, *, heading_deg: float | None = None) -> np.ndarray:
         """The ground image of a panorama or photo; what was not seen is UNSEEN_RGB.
 
@@ -88,14 +103,15 @@ class Preprocessing:
         Args:
             query: What was photographed.
             heading_deg: Where the middle of the query looks, clockwise from the overhead images'
-                upward direction; by default what a panorama says of itself, else 0. Of no
-                consequence where fov_deg is below 360: the middle stays in the middle.
+                upward direction; by default what the query says of itself (see
+                stated_heading_deg), else 0. Of no consequence where fov_deg is below 360: the
+                middle stays in the middle.
 
         Returns:
             (rows, cols, 3) uint8 RGB at ground_px.
         """
         if heading_deg is None:
-            heading_deg = getattr(query, "heading_deg", None) or 0.0
+            heading_deg = stated_heading_deg(query) or 0.0
         image = query.image
         if query.mask is not None:
             image = np.where(query.mask[..., None], image, _UNSEEN)
@@ -170,6 +186,17 @@ class Preprocessing:
         )
         seen, valid = rectified(shrunk, camera, sphere, target_from_source)
         return np.where(valid[..., None], seen, _UNSEEN)
+
+
+def stated_heading_deg(query: Panorama | Photo) -> float | None:
+    """Where the middle of a query looks, from true north; None where it does not say.
+
+    A panorama's own heading, or that of a fix which counts from true north.
+    """
+    stated = getattr(query, "heading_deg", None)
+    if stated is None and query.fix is not None and query.fix.heading_reference == "true":
+        stated = query.fix.heading_deg
+    return stated
 
 
 def overhead_image(

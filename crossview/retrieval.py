@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crossview import console
+from crossview import angles, console
 from crossview.angles import FULL_TURN_DEG
 from crossview.errors import ManifestError, PhotoError
 from crossview.manifest import Manifest
 from crossview.pairs import (
     PairTable,
+    Variation,
+    east_north_m,
     ground_image,
-    offset_of,
     overhead_image,
     positions_m,
-    seen,
     tile_side_m,
 )
 from crossview.preprocessing import Preprocessing
@@ -31,6 +31,7 @@ from crossview.retrieval_evaluation import (
     errors_m,
     one_percent,
     ranks_by,
+    ranks_of,
     recall,
     tiles_containing,
     tiles_within,
@@ -42,6 +43,9 @@ BATCH_SIZE = 64
 KS = (1, 5, 10)
 WITHIN_M = 5.0
 """Of the metre protocol of CVACT's test set."""
+
+DEGREES = (5.0, 10.0)
+"""Errors of headings, of networks that find them."""
 
 METRES = (1.0, 5.0, 10.0, 25.0)
 """Errors of the first tile, or of the place that a network sees in it."""
@@ -70,6 +74,17 @@ class Pointer(Describer, typing.Protocol):
 
     def offsets(self, ground: np.ndarray, overhead: np.ndarray) -> np.ndarray:
         """(batch, 2) south and west of the tiles' middles, in half tiles."""
+
+
+@typing.runtime_checkable
+class Orienting(Describer, typing.Protocol):
+    """A describer that finds headings, such as nn.encoders.OrientedEncoder."""
+
+    def similarities(self, overhead: np.ndarray, ground: np.ndarray) -> Any:
+        """(overhead, ground) of descriptors, each at the heading that fits best."""
+
+    def headings_deg(self, overhead: np.ndarray, ground: np.ndarray) -> np.ndarray:
+        """(overhead, ground), where the middles of ground images look."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +127,25 @@ class Seeing:
     fov_deg: float = FULL_TURN_DEG
     seed: int = 0
 
-    def __call__(self, ground: np.ndarray, number: int) -> np.ndarray:
-        """What the camera of a query shows, by its number."""
+    def __call__(self, ground: np.ndarray, number: int, preprocessing: Preprocessing) -> np.ndarray:
+        """What the camera of a query shows, by its number, of a pairs.ground_image."""
+        middle_deg = self._drawn(number)[1]
+        return Variation(
+            turn_deg=self.turn_deg(number), fov_deg=self.fov_deg, middle_deg=middle_deg
+        ).of_ground(ground, preprocessing)
+
+    def needs_heading(self, preprocessing: Preprocessing) -> bool:
+        """Whether views whose heading nobody knows are of no use."""
+        return preprocessing.is_full_turn and self.heading_spread_deg < FULL_TURN_DEG / 2
+
+    def turn_deg(self, number: int) -> float:
+        """The heading at which a query shows what is in the north."""
+        return self._drawn(number)[0]
+
+    def _drawn(self, number: int) -> tuple[float, float]:
         rng = np.random.default_rng([self.seed, number])
         spread_deg = self.heading_spread_deg
-        turn_deg, middle_deg = rng.uniform(-spread_deg, spread_deg), rng.uniform(0, FULL_TURN_DEG)
-        return seen(ground, turn_deg=turn_deg, fov_deg=self.fov_deg, middle_deg=middle_deg)
+        return rng.uniform(-spread_deg, spread_deg), rng.uniform(0, FULL_TURN_DEG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +165,20 @@ class Exam:
     tile_position_m: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, manifest: Manifest, *, split: str | None = None) -> Exam:
+    def of(
+        cls, manifest: Manifest, *, split: str | None = None, needs_heading: bool = False
+    ) -> Exam:
         """All pairs of a dataset or of one split of it.
+
+        Args:
+            manifest: The dataset.
+            split: Only pairs of this split.
+            needs_heading: Leave out views whose heading nobody knows.
 
         Raises:
             ManifestError: There are no pairs, or a tile has no position.
         """
-        table = PairTable.of(manifest, split=split)
+        table = PairTable.of(manifest, split=split, needs_heading=needs_heading)
         region_of = dict(zip(manifest.views["view_id"], manifest.views["region"], strict=True))
         used = {region_of[view_id] for view_id in table.view_ids}
         tiles = manifest.tiles[manifest.tiles["region"].isin(used)]
@@ -194,7 +229,18 @@ class Exam:
                 "`crossview-data check` lists what is wrong."
             )
         there = self._only(view_numbers, tile_numbers)
-        found, first = there._result(queries, tiles, prior_radius_m=prior_radius_m)
+        orienting = describer if isinstance(describer, Orienting) else None
+        similarity = None if orienting is None else _aligned(orienting, queries, tiles)
+        found, first = there._result(
+            queries, tiles, prior_radius_m=prior_radius_m, similarity=similarity
+        )
+        if orienting is not None:
+            error_deg = there._heading_errors_deg(orienting, queries, tiles, seeing, view_numbers)
+            found["median_heading_error_deg"] = float(np.median(error_deg))
+            found |= {
+                f"within_{bound_deg:g}deg": float(np.mean(error_deg <= bound_deg))
+                for bound_deg in DEGREES
+            }
         if isinstance(describer, Pointer):
             error_m = there._pointed_errors_m(describer, seeing, first, view_numbers)
             found["median_error_with_offset_m"] = float(np.median(error_m))
@@ -241,7 +287,12 @@ class Exam:
         return self._result(queries, tiles, prior_radius_m=prior_radius_m)[0]
 
     def _result(
-        self, queries: np.ndarray, tiles: np.ndarray, *, prior_radius_m: float | None
+        self,
+        queries: np.ndarray,
+        tiles: np.ndarray,
+        *,
+        prior_radius_m: float | None,
+        similarity: np.ndarray | None = None,
     ) -> tuple[dict[str, Any], np.ndarray]:
         """See result; and the number of the tile that each query looks like most."""
         position_m, tile_m = self.table.position_m, self.tile_position_m
@@ -256,9 +307,11 @@ class Exam:
         if prior_radius_m is not None:
             near = tiles_within(position_m, tile_m, prior_radius_m)
             protocols["local"] = Protocol(right, candidates=near)
-        ranks = dict(
-            zip(protocols, ranks_by(queries, tiles, list(protocols.values())), strict=True)
-        )
+        wanted = list(protocols.values())
+        if similarity is None:
+            ranks = dict(zip(protocols, ranks_by(queries, tiles, wanted), strict=True))
+        else:
+            ranks = dict(zip(protocols, ranks_of(similarity, wanted), strict=True))
         error_m = errors_m(ranks["own"].first, position_m, tile_m)
         floor, plus_1 = (one_percent(len(tiles), how) for how in ("floor", "floor+1"))
         found: dict[str, Any] = {
@@ -293,7 +346,37 @@ class Exam:
         """A query as a camera sees it, its heading counted from the upper edge of a tile."""
         view_id = self.table.view_ids[row]
         ground = ground_image(self.manifest, view_id, tile_id, describer.preprocessing)
-        return seeing(ground, number)
+        return seeing(ground, number, describer.preprocessing)
+
+    def _heading_errors_deg(
+        self,
+        describer: Orienting,
+        queries: np.ndarray,
+        tiles: np.ndarray,
+        seeing: Seeing,
+        numbers: np.ndarray,
+    ) -> np.ndarray:
+        """Of where a network says that queries look, if it knew their tiles, 0 to 180."""
+        own = self.right()
+        error_deg = np.empty(len(queries))
+        for start in range(0, len(queries), BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
+            told_deg = describer.headings_deg(tiles[own[rows]], queries[rows]).diagonal()
+            true_deg = [
+                self._looks_deg(describer, seeing, row, int(numbers[row]))
+                for row in range(*rows.indices(len(queries)))
+            ]
+            error_deg[rows] = np.abs(angles.difference_deg(told_deg, np.array(true_deg)))
+        return error_deg[np.isfinite(error_deg)]
+
+    def _looks_deg(self, describer: Describer, seeing: Seeing, row: int, number: int) -> float:
+        """Where the middle of a query looks, from the upper edge of its tile; NaN if unknown."""
+        view = self.manifest.row("views", self.table.view_ids[row])
+        if describer.preprocessing.is_full_turn or view["kind"] != "photo":
+            # what was in the north came to turn_deg, so the middle looks as far to the other side
+            return -seeing.turn_deg(number)
+        tile = self.manifest.row("tiles", self.table.tile_ids[row])
+        return float(view["heading_deg"] - np.nan_to_num(tile["rotation_deg"]))
 
     def _pointed_errors_m(
         self, pointer: Pointer, seeing: Seeing, first: np.ndarray, numbers: np.ndarray
@@ -312,13 +395,31 @@ class Exam:
                 overhead_image(self.manifest, tile_id, pointer.preprocessing)
                 for tile_id in tile_ids
             ]
-            said = pointer.offsets(np.stack(ground), np.stack(overhead)) * (side_m / 2)
-            true = [
-                offset_of(self.manifest, tile_id, self.table.view_ids[row])
-                for row, tile_id in zip(rows, tile_ids, strict=True)
+            said_m = pointer.offsets(np.stack(ground), np.stack(overhead)) * (side_m / 2)
+            from_middle_m = [
+                east_north_m(self.manifest, tile_id, each)
+                for tile_id, each in zip(tile_ids, said_m, strict=True)
             ]
-            error_m[list(rows)] = np.linalg.norm(said - np.array(true), axis=1)
+            error_m[list(rows)] = errors_m(
+                first[list(rows)],
+                self.table.position_m[list(rows)],
+                self.tile_position_m,
+                offset_m=np.array(from_middle_m),
+            )
         return error_m
+
+
+def _aligned(describer: Orienting, queries: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+    """(queries, tiles) float32, each at the heading that fits best, in small blocks."""
+    alike = np.empty((len(queries), len(tiles)), np.float32)
+    for start in console.progress(
+        range(0, len(queries), BATCH_SIZE), total=None, unit=" blocks aligned"
+    ):
+        rows = slice(start, start + BATCH_SIZE)
+        for first in range(0, len(tiles), BATCH_SIZE):
+            cols = slice(first, first + BATCH_SIZE)
+            alike[rows, cols] = np.asarray(describer.similarities(tiles[cols], queries[rows])).T
+    return alike
 
 
 def _described(

@@ -11,7 +11,7 @@ memory-mapped; blocks of inner products are held, never the matrix.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -251,10 +251,40 @@ def ranks_by(
     plan = BlockPlan.of(tiles.shape[1], max_bytes)
     among_all = [one for one in listed if one.candidates is None]
     for_all = iter(_ranks_among_all(queries, tiles, among_all, plan) if among_all else ())
+
+    def inner(query: int, found: Indices) -> npt.NDArray[np.float32]:
+        return (
+            _checked(tiles, found, None, "tiles")
+            @ _checked(queries, query, query + 1, "queries")[0]
+        )
+
     return [
-        next(for_all) if one.candidates is None else _ranks_among(queries, tiles, one)
+        next(for_all)
+        if one.candidates is None
+        else _ranks_among(inner, len(queries), len(tiles), one)
         for one in listed
     ]
+
+
+def ranks_of(similarity: npt.NDArray[np.floating], protocols: Sequence[Protocol]) -> list[Ranks]:
+    """Ranks by several protocols, where similarities are no inner products: DSM's.
+
+    Args:
+        similarity: (queries, tiles), finite.
+        protocols: See ranks_by.
+
+    Returns:
+        As many as protocols.
+    """
+    if not np.isfinite(similarity).all():
+        raise ValueError("Similarities must be finite. Leave out images that were not described.")
+
+    def given(query: int, found: Indices) -> npt.NDArray[np.float32]:
+        return similarity[query, found].astype(np.float32)
+
+    num_queries, num_tiles = similarity.shape
+    listed = [_Listed(protocol, num_queries, num_tiles) for protocol in protocols]
+    return [_ranks_among(given, num_queries, num_tiles, one) for one in listed]
 
 
 def errors_m(
@@ -391,17 +421,24 @@ def _ranks_among_all(
     return [Ranks(*one) for one in columns]
 
 
-def _ranks_among(queries: Descriptors, tiles: Descriptors, listed: _Listed) -> Ranks:
-    columns = np.zeros((5, len(queries)), np.int64)
-    for k in range(len(queries)):
-        found = np.unique(listed.candidates[k])  # type: ignore[index]
+def _ranks_among(
+    scores_of: Callable[[int, Indices], npt.NDArray[np.float32]],
+    num_queries: int,
+    num_tiles: int,
+    listed: _Listed,
+) -> Ranks:
+    """Query by query, among its candidates, or all."""
+    columns = np.zeros((5, num_queries), np.int64)
+    for k in range(num_queries):
+        found = np.arange(num_tiles)
+        if listed.candidates is not None:
+            found = np.unique(listed.candidates[k])
         if found.size == 0:
             columns[4, k] = -1
             continue
         is_right = np.isin(found, listed.right[k])
         competes = ~is_right & ~np.isin(found, listed.ignored[k])
-        query = _checked(queries, k, k + 1, "queries")[0]
-        scores = _checked(tiles, found, None, "tiles") @ query
+        scores = scores_of(k, found)
         best = scores[is_right].max(initial=-np.inf)
         num_better = np.count_nonzero(scores[competes] > best + TIE)
         columns[:, k] = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,14 +14,16 @@ import keras
 import numpy as np
 
 from crossview import atomic
-from crossview.datasets import Batches, ManifestPairs
+from crossview.datasets import Batches, ManifestPairs, readable
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
-from crossview.pairs import SEMIPOSITIVE, Augmentation, PairTable
+from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, Augmentation, PairTable
 from crossview.retrieval import BATCH_SIZE, Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.training import Options, Record, train
+
+logger = logging.getLogger(__name__)
 
 ALIKE_FILE = "alike.npz"
 VAL = "val"
@@ -45,10 +50,15 @@ class Sampling:
     def batches(self, table: PairTable, seed: int) -> RandomBatches | NeighbourBatches:
         """The sampler before anything is known of what is alike."""
         tiles = table.shown()
+        if self.batch_size > len(table):
+            raise ManifestError(
+                f"A batch of {self.batch_size} pairs is more than the {len(table)} that there are: "
+                "make batches smaller (--batch-size)."
+            )
         if self.kind == "random":
             return RandomBatches(len(table), self.batch_size, seed=seed, excluding=tiles)
         return NeighbourBatches(
-            table.position_m,
+            table.tile_position_m,
             self.batch_size,
             radius_m=self.radius_m,
             seed=seed,
@@ -129,7 +139,15 @@ def train_on(
             f"{encoder.architecture} does not say where in a tile a camera is: choose vigor, or "
             "leave offsets out."
         )
-    table = PairTable.of(manifest, split=split, unseen=unseen)
+    if sampling.batch_size % options.num_chunks:
+        raise ValueError(
+            f"A batch of {sampling.batch_size} pairs does not divide into {options.num_chunks} "
+            "chunks: choose a size that does (--batch-size, --chunks)."
+        )
+    seeing = Seeing(augmentation.heading_spread_deg, min(augmentation.fov_deg), seed)
+    needs_heading = seeing.needs_heading(encoder.preprocessing)
+    table = PairTable.of(manifest, split=split, unseen=unseen, needs_heading=needs_heading)
+    table = readable(manifest, table, workers=workers)
     if with_semipositives and not any(table.semipositive_ids):
         raise ManifestError(
             f"{manifest.name} has no {SEMIPOSITIVE!r} pairs: make them with `crossview synthesize "
@@ -139,7 +157,7 @@ def train_on(
     pairs = ManifestPairs(
         manifest,
         encoder.preprocessing,
-        _Full(sampler),
+        _Full(sampler, len(table)),
         table=table,
         augmentation=augmentation,
         seed=seed,
@@ -149,14 +167,15 @@ def train_on(
     )
     exam = None
     if validation is not None:
-        exam = Exam.of(validation)
+        exam = Exam.of(validation, needs_heading=needs_heading)
     elif split != VAL and (manifest.views["split"] == VAL).any():
-        exam = Exam.of(manifest, split=VAL)
-    seeing = Seeing(augmentation.heading_spread_deg, min(augmentation.fov_deg), seed)
-
+        exam = Exam.of(manifest, split=VAL, needs_heading=needs_heading)
     description = {
         "data": manifest.name,
+        "split": split,
         "num_pairs": len(table),
+        "pairs": _digest(table.view_ids, table.tile_ids, table.has_ground.tolist()),
+        "validation": None if exam is None else _digest(exam.table.view_ids, exam.tile_ids),
         "augmentation": asdict(augmentation),
         "sampling": asdict(sampling),
         "seed": seed,
@@ -180,6 +199,11 @@ def train_on(
     )
 
 
+def _digest(*ids: Sequence[Any]) -> str:
+    """What tells one list of pairs from another."""
+    return hashlib.sha256(json.dumps([list(each) for each in ids]).encode()).hexdigest()[:16]
+
+
 def _validator(exam: Exam, seeing: Seeing) -> Callable[[SiameseEncoder], Record]:
     """Recalls of an encoder, the first one being that which is to grow."""
 
@@ -195,10 +219,17 @@ class _Full:
     """Only batches of full size: chunks divide them, and networks see one size."""
 
     sampler: RandomBatches | NeighbourBatches
+    num_pairs: int
 
     def epoch(self, number: int) -> list[np.ndarray]:
         batches = self.sampler.epoch(number)
-        return [batch for batch in batches if len(batch) == self.sampler.batch_size]
+        full = [batch for batch in batches if len(batch) == self.sampler.batch_size]
+        if left_out := self.num_pairs - len(full) * self.sampler.batch_size:
+            logger.info(
+                "Epoch %d: %d of %d pairs are left out, as they fill no batch of %d.",
+                number, left_out, self.num_pairs, self.sampler.batch_size,
+            )  # fmt: skip
+        return full
 
 
 def _refresher(
@@ -217,7 +248,9 @@ def _refresher(
             with atomic.replacing(path) as temporary:
                 np.savez(temporary, alike=alike, epoch=last)
         num_companions = sampler.num_companions or max(1, sampler.batch_size // 2 - 1)
-        batches: Batches = _Full(replace(sampler, alike=alike, num_companions=num_companions))
+        batches: Batches = _Full(
+            replace(sampler, alike=alike, num_companions=num_companions), len(pairs.table)
+        )
         pairs.use(batches)
 
     return before_epoch
@@ -238,7 +271,9 @@ def _descriptors(pairs: ManifestPairs, encoder: SiameseEncoder) -> tuple[Any, An
         # the last block is filled up, so that networks see one size only
         rows = [min(row, size - 1) for row in range(start, start + BATCH_SIZE)]
         tiles = np.stack([pairs.overhead(pairs.table.tile_ids[row]) for row in rows])
-        views = np.stack([pairs.ground(row) for row in rows])
+        views = np.stack(
+            [AS_IT_IS.of_ground(pairs.ground(row), pairs.preprocessing) for row in rows]
+        )
         overhead_blocks.append(encoder.overhead_descriptors(tiles))
         ground_blocks.append(encoder.ground_descriptors(views))
     overhead, ground = (np.concatenate(each)[:size] for each in (overhead_blocks, ground_blocks))

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from crossview import atomic, console
-from crossview.errors import WeightsError
+from crossview.errors import DatasetError, WeightsError
 from crossview.nn.encoders import SiameseEncoder, save_encoder
 from crossview.nn.trainer import PairTrainer, Stretched, numbers
 
@@ -97,6 +97,8 @@ def train(
     Raises:
         WeightsError: The folder holds a training with other options.
         FolderBusyError: Another process trains in it.
+        DatasetError: An epoch has no batch.
+        ArithmeticError: The loss is not finite any more.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,9 +121,19 @@ def train(
             pairs.epoch = epoch
             if before_epoch is not None:
                 before_epoch(epoch, encoder)
+            if not len(pairs):
+                raise DatasetError(
+                    f"Epoch {epoch} has no batch: there are too few pairs, or too many show the "
+                    "same places, for the size of a batch. Make batches smaller (--batch-size)."
+                )
             batches = console.progress(_ahead(pairs), total=len(pairs), unit="batches")
             losses = [trainer.step(*batch) for batch in batches]
             record: Record = {"epoch": epoch, "loss": float(np.mean(losses))}
+            if not np.isfinite(record["loss"]):
+                raise ArithmeticError(
+                    f"The loss of epoch {epoch} is {record['loss']}. Lower the learning rate, or "
+                    f"compute in float32; {folder} holds the epochs before."
+                )
             is_last = epoch + 1 == options.epochs
             if validate is not None and (is_last or (epoch + 1) % options.validate_every == 0):
                 record |= validate(encoder)
@@ -159,7 +171,8 @@ def _trainer(
     trainer.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     if not contrast.built:
         contrast.build((None, encoder.descriptor_size))
-    optimizer.build(trainer.trainable_variables)
+    # what it was wrapped in for half precision has variables too
+    trainer.optimizer.build(trainer.trainable_variables)
     return trainer
 
 
@@ -210,11 +223,16 @@ def _restored(trainer: PairTrainer, folder: Path, about: Mapping[str, Any]) -> l
             for name in {*said["about"], *about}
             if said["about"].get(name) != json.loads(json.dumps(about.get(name)))
         )
-        variables = _variables(trainer)
-        if differing or len(state.files) != len(variables) + 1:
+        if differing:
             raise WeightsError(
                 f"{folder} holds a training with other options ({', '.join(differing)}): repeat "
                 "its command to go on with it, or choose another --out."
+            )
+        variables = _variables(trainer)
+        if len(state.files) != len(variables) + 1:
+            raise WeightsError(
+                f"{path} holds {len(state.files) - 1} variables and this training has "
+                f"{len(variables)}: it is of another version. Choose another --out."
             )
         for i, variable in enumerate(variables):
             variable.assign(state[f"v{i:05d}"])

@@ -33,6 +33,13 @@ def test_bytes_are_ranked_by_the_numbers_that_they_stand_for(made):
     np.testing.assert_allclose(index.search(QUERIES, 5).similarity, exact, atol=1e-6)
 
 
+def test_what_is_no_descriptor_is_refused(made):
+    queries = QUERIES.copy()
+    queries[1, 3] = np.nan
+    with pytest.raises(GalleryError, match="NaN"):
+        FaissIndex.of(made, "Flat").search(queries, 3)
+
+
 def test_recall_is_the_share_that_is_found(made):
     index = FaissIndex.of(made, "IVF8,Flat")  # looks into one of eight lists
     found, exact = (

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -192,6 +193,19 @@ def test_a_photo_without_location_names_the_options(tmp_path):
 def test_a_photo_with_location_has_a_fix(tmp_path):
     photo = photos.read_photo(images.phone_photo(tmp_path / "a.jpg"))
     assert photos.require_fix(photo, "a.jpg") is photo.fix
+
+
+def test_threads_leave_filters_of_warnings_as_they_were(tmp_path):
+    """They belong to the whole process, and overlapping readers once restored each other's."""
+    for k in range(8):
+        Image.fromarray(np.full((400, 400, 3), k, np.uint8)).save(tmp_path / f"{k}.jpg")
+    paths = [tmp_path / f"{k % 8}.jpg" for k in range(200)]
+    hook, filters = warnings.showwarning, list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(photos.read_pixels, paths))
+    assert warnings.showwarning is hook and list(warnings.filters) == filters
+    with pytest.warns(UserWarning, match="heard"):
+        warnings.warn("heard", UserWarning, stacklevel=1)
 
 
 @settings(max_examples=150)

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossview.cameras import Pinhole
+from crossview.frames import Fix
 from crossview.photos import Panorama, Photo
-from crossview.preprocessing import UNSEEN_RGB, Preprocessing
+from crossview.preprocessing import UNSEEN_RGB, Preprocessing, stated_heading_deg
 
 ALIGNED = Preprocessing((9, 36), (9, 36), elevation_deg=(-45.0, 45.0))
 
@@ -82,6 +83,22 @@ def test_a_heading_that_is_asked_for_wins_over_the_panoramas_own():
         ALIGNED.ground(panorama, heading_deg=90.0),
         ALIGNED.ground(Panorama(panorama.image, 90.0)),
     )
+
+
+def test_a_photos_compass_says_where_it_looks_if_it_counts_from_true_north():
+    image = np.full((60, 80, 3), 200, np.uint8)
+    true, magnetic, none = (
+        Photo(image, Pinhole.from_focal(80, 60, 40.0), fix=fix)
+        for fix in (Fix(50.0, 8.0, heading_deg=90.0),
+                    Fix(50.0, 8.0, heading_deg=90.0, heading_reference="magnetic"), None)
+    )  # fmt: skip
+    assert [stated_heading_deg(each) for each in (true, magnetic, none)] == [90.0, None, None]
+    sphere = Panorama(np.zeros((60, 120, 3), np.uint8), 20.0, fix=true.fix)
+    assert stated_heading_deg(sphere) == 20.0
+    rules = Preprocessing((16, 64), (16, 64))
+    np.testing.assert_array_equal(rules.ground(true), rules.ground(none, heading_deg=90.0))
+    np.testing.assert_array_equal(rules.ground(magnetic), rules.ground(none, heading_deg=0.0))
+    assert not np.array_equal(rules.ground(true), rules.ground(none))
 
 
 def test_rows_span_the_elevations_that_are_asked_for():

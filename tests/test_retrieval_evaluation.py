@@ -19,6 +19,7 @@ from crossview.retrieval_evaluation import (
     one_percent,
     ranks,
     ranks_by,
+    ranks_of,
     recall,
     tiles_containing,
     tiles_within,
@@ -192,6 +193,23 @@ def test_several_protocols_of_one_multiplication_are_those_of_each_alone(town):
         )
         assert np.array_equal(got.middle, alone.middle)
         assert np.array_equal(got.first, alone.first)
+
+
+def test_similarities_that_are_given_rank_as_products_do(town):
+    protocols = [
+        Protocol(town.own),
+        Protocol(town.own, candidates=tiles_within(town.query_m, town.tile_m, 60.0)),
+        Protocol(tiles_within(town.query_m, town.tile_m, 15.0)),
+        Protocol(town.own, ignored=list(town.semi)),
+    ]
+    expected = ranks_by(town.queries, town.tiles, protocols)
+    similarity = town.queries @ town.tiles.T
+    for got, one in zip(ranks_of(similarity, protocols), expected, strict=True):
+        for name in ("num_better", "num_tied", "num_right", "num_tiles", "first"):
+            assert np.array_equal(getattr(got, name), getattr(one, name)), name
+    similarity[3, 4] = np.nan
+    with pytest.raises(ValueError, match="must be finite"):
+        ranks_of(similarity, protocols)
 
 
 # Ties

@@ -10,10 +10,18 @@ from pytest import approx
 
 from crossview.cameras import Equirectangular
 from crossview.cli import main
-from crossview.datasets import ManifestPairs, RenderedBatches
+from crossview.datasets import ManifestPairs, RenderedBatches, readable
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
-from crossview.pairs import Augmentation, PairTable, cut, seen
+from crossview.pairs import (
+    Augmentation,
+    PairTable,
+    Variation,
+    cut,
+    east_north_m,
+    offset_m,
+    seen,
+)
 from crossview.photos import Panorama
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 from crossview.retrieval import Exam, PixelCorrelation, Seeing
@@ -153,14 +161,17 @@ def test_both_images_of_a_pair_are_varied_together():
     """A polar tile that equals the panorama still does; a square one turns as the world does."""
     for number in range(8):
         varied = Augmentation().draw(np.random.default_rng(number))
-        ground, overhead = varied.of_ground(columns()), varied.of_overhead(columns(), is_polar=True)
+        ground, overhead = (
+            varied.of_ground(columns(), Preprocessing((1, 8), (1, 8))),
+            varied.of_overhead(columns(), is_polar=True),
+        )
         assert np.array_equal(ground, overhead)
     polar = Preprocessing((4, 64), (4, 64))
     tile = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     tile = tile.repeat(4, axis=0).repeat(4, axis=1)
     for number in range(8):
         varied = Augmentation().draw(np.random.default_rng(number))
-        ground = varied.of_ground(polar.overhead(tile))
+        ground = varied.of_ground(polar.overhead(tile), polar)
         square = varied.of_overhead(tile, is_polar=False)
         difference = polar.overhead(square).astype(float) - ground
         assert np.abs(difference).mean() < 3.0, number
@@ -282,36 +293,140 @@ def test_places_that_share_any_tile_share_no_batch(grid_manifest):
 
 def test_a_turned_tile_has_its_own_south(grid_manifest, tmp_path):
     """Its upper edge points east: what is east of its middle is above it."""
-    from crossview.pairs import offset_of
-
     view_id = PairTable.of(grid_manifest).view_ids[0]
     tile_id = PairTable.of(grid_manifest).tile_ids[0]
-    south_m, west_m = offset_of(grid_manifest, tile_id, view_id)
+    south_m, west_m = offset_m(grid_manifest, tile_id, view_id)
     tiles = grid_manifest.tiles.copy()
     tiles.loc[tiles["tile_id"] == tile_id, "rotation_deg"] = 90.0
     turned = dataclasses.replace(grid_manifest, tiles=tiles)
-    assert offset_of(turned, tile_id, view_id) == approx((west_m, -south_m), abs=0.05)
-    assert offset_of(grid_manifest, tile_id, view_id, shift_m=(3.0, 5.0)) == approx(
+    assert offset_m(turned, tile_id, view_id) == approx((west_m, -south_m), abs=0.05)
+    for dataset in (grid_manifest, turned):
+        told_m = east_north_m(dataset, tile_id, offset_m(dataset, tile_id, view_id))
+        pose, tile = dataset.pose(view_id), dataset.row("tiles", tile_id)
+        x_m, y_m = dataset.frame("town-3").to_local(tile["lat_deg"], tile["lon_deg"])
+        assert told_m == approx((pose.x_m - x_m, pose.y_m - y_m), abs=1e-6)
+    assert offset_m(grid_manifest, tile_id, view_id, shift_m=(3.0, 5.0)) == approx(
         (south_m + 5.0, west_m + 3.0)
     )
 
 
-def test_tiles_of_unseen_splits_join_without_their_photos(manifest):
+def halved(manifest):
+    """The first town is split train, the second val."""
     views = manifest.views.copy()
-    is_first = views["region"] == "town-1"
-    views["split"] = np.where(is_first, "train", "val")
-    halves = dataclasses.replace(manifest, views=views)
+    views["split"] = np.where(views["region"] == "town-1", "train", "val")
+    return dataclasses.replace(manifest, views=views)
+
+
+def test_tiles_of_unseen_splits_join_without_their_photos(manifest):
+    halves = halved(manifest)
     table = PairTable.of(halves, split="train", unseen=["val"])
+    is_first = (halves.views["region"] == "town-1").to_numpy()
     assert len(table) == 24 and table.has_ground.tolist() == is_first.tolist()
     pairs = ManifestPairs(halves, SMALL, RandomBatches(24, 24), table=table)
     (images, facts), rows = pairs[0], RandomBatches(24, 24).epoch(0)[0]
-    assert np.array_equal(facts["has_ground"], is_first.to_numpy()[rows])
-    is_grey = (images["ground"] == UNSEEN_RGB).all(axis=(1, 2, 3))
-    assert np.array_equal(is_grey, ~facts["has_ground"])
-    assert not (images["overhead"] == UNSEEN_RGB).all(axis=(1, 2, 3)).any()
+    assert np.array_equal(facts["has_ground"], is_first[rows])
+    seen_images = {images["ground"][k].tobytes() for k in np.flatnonzero(facts["has_ground"])}
+    assert len(seen_images) == 12
+    # what stands for the others are images of the batch
+    assert {image.tobytes() for image in images["ground"]} == seen_images
+    assert len({image.tobytes() for image in images["overhead"]}) == 24
+    unseen = ~facts["has_ground"]
+    np.testing.assert_array_equal(facts["position_m"][unseen], facts["ground_position_m"][unseen])
+    assert (pairs.ground(23) == UNSEEN_RGB).all()
     assert len(PairTable.of(halves, split="train")) == 12
     with pytest.raises(ManifestError, match="no pairs of split 'test'; it has 'train', 'val'"):
         PairTable.of(halves, split="train", unseen=["test"])
+    with pytest.raises(ManifestError, match="no pairs of split 'trian'; it has 'train', 'val'"):
+        PairTable.of(halves, split="trian")
+    with pytest.raises(ManifestError, match="both seen and unseen"):
+        PairTable.of(halves, split="val", unseen=["val"])
+
+
+def test_losses_know_where_tiles_and_where_cameras_are(grid_manifest):
+    pairs = ManifestPairs(grid_manifest, SMALL, RandomBatches(8, 4), with_offsets=True)
+    facts = pairs[0][1]
+    apart_m = facts["ground_position_m"] - facts["position_m"]
+    assert apart_m == approx(-32 * facts["offset"][:, ::-1], abs=0.01)  # east is not west
+    assert np.abs(apart_m).max() > 1
+
+
+def test_views_without_a_heading_are_for_networks_that_need_none(manifest, caplog):
+    views = manifest.views.copy()
+    views.loc[views.index[:5], "heading_deg"] = np.nan
+    lost = dataclasses.replace(manifest, views=views)
+    assert len(PairTable.of(lost, needs_heading=True)) == 19
+    assert "5 views without a heading are left out" in caplog.text
+    assert len(PairTable.of(lost)) == 24
+    assert Seeing(5.0).needs_heading(SMALL) and not Seeing(180.0).needs_heading(SMALL)
+    assert not Seeing(5.0).needs_heading(Preprocessing((16, 16), (16, 64), fov_deg=90.0))
+
+
+def test_squares_that_would_leave_their_tiles_are_refused_before_training(manifest):
+    wide = dataclasses.replace(SMALL, footprint_m=60.0)
+    with pytest.raises(ManifestError, match="up to 8 m off the middle of tiles of 64 m, which"):
+        ManifestPairs(manifest, wide, RandomBatches(24, 6), augmentation=Augmentation(shift_m=8.0))
+
+
+# ---------------------------------------------------------------- limited fields of view
+
+NARROW = Preprocessing((1, 2), (1, 8), fov_deg=90.0)
+
+
+def test_a_limited_field_of_view_is_cut_out_of_a_turned_whole():
+    """Of eight columns, the two in the middle after a turn by a quarter to the right."""
+    assert NARROW.whole.ground_px == (1, 8) and NARROW.whole.fov_deg == 360.0
+    for turn_deg, expected in ((0.0, [3, 4]), (90.0, [1, 2]), (180.0, [7, 0])):
+        varied = Variation(turn_deg=turn_deg)
+        assert varied.of_ground(columns(), NARROW)[0, :, 0].tolist() == expected
+
+
+def test_a_photo_of_a_limited_field_of_view_looks_ahead_wherever_that_is():
+    photo = columns(2)
+    for number in range(6):
+        varied = Augmentation(180.0).draw(np.random.default_rng(number))
+        expected = [1, 0] if varied.is_mirrored else [0, 1]
+        assert varied.of_ground(photo, NARROW)[0, :, 0].tolist() == expected
+
+
+class Oriented:
+    """Its maps are the columns of what it sees; the overhead image is the panorama itself."""
+
+    def __init__(self, preprocessing, manifest):
+        self.preprocessing, self.manifest = preprocessing, manifest
+
+    def ground_descriptors(self, images):
+        grey = images.mean(axis=(1, 3))
+        return (grey / np.linalg.norm(grey, axis=1, keepdims=True)).astype(np.float32)
+
+    def _turned(self, overhead, ground):
+        turned = np.stack([np.roll(overhead, k, axis=1) for k in range(overhead.shape[1])], axis=2)
+        return np.einsum("ock,gc->ogk", turned, ground)
+
+    def similarities(self, overhead, ground):
+        return self._turned(overhead, ground).max(axis=2)
+
+    def headings_deg(self, overhead, ground):
+        cols = overhead.shape[1]
+        return -self._turned(overhead, ground).argmax(axis=2) / cols * 360.0 % 360.0
+
+
+def test_a_network_that_finds_headings_is_examined_at_the_best_one(manifest):
+    """Panoramas at any heading, whose tiles are the panoramas that look north."""
+    exam = Exam.of(manifest)
+    described = Oriented(SMALL, manifest)
+    straight = dict(zip(exam.table.tile_ids, exam.query_descriptors(described, Seeing(0.0))[1],
+                        strict=True))  # fmt: skip
+    described.overhead_descriptors = lambda images: np.stack(
+        [straight[tile_id] for tile_id in np.resize(exam.tile_ids, len(images))]
+    )
+    found = exam.examine(described, Seeing(180.0, seed=1), prior_radius_m=200.0)
+    assert found["recall_1"] > 0.95 and found["local_recall_1"] > 0.95
+    assert found["median_heading_error_deg"] < 360 / 64  # a column
+    by_products = exam.result(
+        exam.query_descriptors(described, Seeing(180.0, seed=1))[1],
+        described.overhead_descriptors(np.empty(24)),
+    )
+    assert by_products["recall_1"] < 0.5
 
 
 def test_images_that_cannot_be_read_are_named_and_take_no_part(manifest, tmp_path, caplog):
@@ -437,6 +552,36 @@ def test_vigor_learns_where_cameras_are_and_is_trained_further(grid_manifest, tm
     ]
     assert described[1]["training"]["start"] == described[0]["fingerprint"]
     assert described[1]["fingerprint"] != described[0]["fingerprint"]
+
+
+def test_a_damaged_image_is_named_and_takes_no_part_in_training(folder, tmp_path, capsys, caplog):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "towns")
+    damaged = Manifest.load(tmp_path / "towns")
+    table = PairTable.of(damaged)
+    whole = damaged.image_path("views", table.view_ids[2]).read_bytes()
+    damaged.image_path("views", table.view_ids[2]).write_bytes(whole[: len(whole) // 2])
+    damaged.image_path("tiles", table.tile_ids[5]).write_bytes(b"no picture")
+    kept = readable(damaged, table)
+    assert kept.view_ids == tuple(np.delete(table.view_ids, [2, 5]))
+    assert f"Left out: view {table.view_ids[2]}" in caplog.text
+    assert f"Left out: tile {table.tile_ids[5]}" in caplog.text
+
+
+@pytest.mark.slow
+def test_other_pairs_in_the_same_folder_are_refused(manifest, folder, tmp_path, runner_error):
+    common = ("train", "retrieval", str(folder), "--out", str(tmp_path / "model"), "--epochs", "1",
+              "--model-options", '{"ground_px": [16, 32], "overhead_px": [16, 32]}')  # fmt: skip
+    run(*common, "--batch-size", 12)
+    text = runner_error(*common, "--batch-size", "12", "--validate", str(folder))
+    assert "other options (validation)" in text
+    text = runner_error(*common[:-2], "--batch-size", "48")
+    assert "48 pairs is more than the 24" in text
+    text = runner_error(*common[:-2], "--batch-size", "6", "--chunks", "4")
+    assert "6 pairs does not divide into 4" in text
+    text = runner_error(*common[:-2], "--loss", "triplet", "--smoothing", "0.1")
+    assert "The loss triplet has no smoothing; it has added_pairs, beyond_m" in text
 
 
 def test_terms_of_vigor_are_refused_where_they_mean_nothing(folder, tmp_path, runner_error):

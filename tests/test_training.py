@@ -13,7 +13,7 @@ from keras import layers
 from pytest import approx
 
 from crossview import atomic
-from crossview.errors import FolderBusyError, WeightsError
+from crossview.errors import DatasetError, FolderBusyError, WeightsError
 from crossview.nn.encoders import encoder, load_encoder
 from crossview.nn.losses import contrastive_loss
 from crossview.nn.trainer import PairTrainer, Stretched, numbers
@@ -114,6 +114,21 @@ def test_terms_of_vigor_are_added_to_the_contrast():
     )
     ratio = iou(facts["semipositive_offset"]) / iou(facts["offset"])
     assert added == approx(pointing + ((quotient - ratio) ** 2).mean() / 10, rel=1e-3)
+
+
+def test_pairs_without_a_ground_image_say_nothing_of_offsets_and_overlaps():
+    """Whatever stands in their places."""
+    found = []
+    for stand_in in (40, 255):
+        images, facts = vigor_batch()
+        has_ground = np.array([True, False, True, True, False, True, True, True])
+        images["ground"][~has_ground] = stand_in
+        facts["offset"][~has_ground] = stand_in
+        facts["has_ground"] = has_ground
+        trainer = PairTrainer(Pointers(), contrastive_loss("triplet"))
+        trainer.compile(optimizer=keras.optimizers.SGD(0.0))
+        found.append(trainer.step(images, facts))
+    assert found[0] == approx(found[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("num_chunks", [2, 4])
@@ -225,6 +240,32 @@ def trained(folder, *, epochs=4, stop_before=None, values=(), **options):
         validate=validate,
         before_epoch=before_epoch,
     )
+
+
+def test_a_training_without_a_batch_or_a_finite_loss_stops(tmp_path):
+    with pytest.raises(DatasetError, match="Epoch 0 has no batch"):
+        train(
+            tiny(), Pairs((16, 32, 3), 0), contrastive_loss("infonce"), tmp_path / "none",
+            options=Options(epochs=1),
+        )  # fmt: skip
+    with pytest.raises(ArithmeticError, match="Lower the learning rate"):
+        trained(tmp_path / "inf", epochs=3, learning_rate=1e30, clip_norm=1e30)
+    assert not (tmp_path / "none" / BEST_FOLDER).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_goes_on_too(tmp_path, precision):
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(precision)
+        whole = trained(tmp_path / "whole", epochs=2)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "killed", epochs=2, stop_before=1)
+        resumed = trained(tmp_path / "killed", epochs=2)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert [r["loss"] for r in resumed] == approx([r["loss"] for r in whole], abs=1e-6)
 
 
 @pytest.mark.parametrize("chunks", [1, 2])

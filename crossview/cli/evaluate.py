@@ -213,6 +213,7 @@ def retrieval(
 
     if sum((model is not None, untrained is not None, pixels)) != 1:
         raise click.UsageError("Give one of --model, --untrained and --pixels.")
+    seeing = Seeing(heading_spread_deg, fov_deg, seed)
     describer: Describer
     if pixels:
         from crossview.preprocessing import Preprocessing
@@ -226,8 +227,8 @@ def retrieval(
         from crossview.retrieval_training import new_encoder
 
         describer = new_encoder(str(untrained), seed=seed)
-    exam = Exam.of(Manifest.load(dataset), split=split)
-    seeing = Seeing(heading_spread_deg, fov_deg, seed)
+    needs_heading = seeing.needs_heading(describer.preprocessing)
+    exam = Exam.of(Manifest.load(dataset), split=split, needs_heading=needs_heading)
     found = exam.examine(describer, seeing, prior_radius_m=prior_radius_m)
     text = json.dumps(found, indent=2)
     if json_path is not None:

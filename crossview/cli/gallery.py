@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from crossview.nn.encoders import SiameseEncoder
     from crossview.photos import Panorama, Photo
     from crossview.strips import Prior
+
+_log = logging.getLogger(__name__)
 
 SHOWN = 5
 """Tiles that are found where nobody says."""
@@ -112,8 +115,16 @@ def build(
 @options.dataset
 @encoder_folder
 @click.option("--split", help="Only views of this split, such as val.")
+@click.option("--region", help="Of GALLERY; needed where DATASET has views of several.")
 @as_json
-def fit(gallery: Path, dataset: Path, model: Path, split: str | None, as_json: bool) -> None:
+def fit(
+    gallery: Path,
+    dataset: Path,
+    model: Path,
+    split: str | None,
+    region: str | None,
+    as_json: bool,
+) -> None:
     """Fit the scale that makes GALLERY's similarities probabilities, and remember it there.
 
     The views of DATASET that have a position are the queries. They must not be views that the
@@ -124,7 +135,9 @@ def fit(gallery: Path, dataset: Path, model: Path, split: str | None, as_json: b
     from crossview.manifest import Manifest
 
     searched = Gallery.load(gallery, _encoder(model))
-    queries = gallery_scale.held_out_queries(Manifest.load(dataset), searched, split=split)
+    queries = gallery_scale.held_out_queries(
+        Manifest.load(dataset), searched, split=split, region=region
+    )
     found = gallery_scale.fit_scale(searched, console.progress(queries, total=None, unit="view"))
     gallery_files.store_scale(gallery, found.scale)
     click.echo(
@@ -208,6 +221,7 @@ def search(
     """
     from crossview import photos
     from crossview.gallery import Gallery
+    from crossview.preprocessing import stated_heading_deg
 
     if sum(given is not None for given in (radius_m, area, prior_file)) > 1:
         raise click.UsageError("--radius-m, --area and --prior are one prior each: give one.")
@@ -224,12 +238,21 @@ def search(
         searched.frame, query, photo.name,
         lat_deg=lat_deg, lon_deg=lon_deg, radius_m=radius_m, area=area, prior_file=prior_file,
     )  # fmt: skip
-    heading_deg = heading_deg if heading_deg is not None else getattr(query, "heading_deg", None)
-    described = (
-        searched.described(query)
-        if heading_deg is None
-        else encoder.describe(query, headings_deg=[heading_deg])
-    )
+    if heading_deg is None:
+        heading_deg = stated_heading_deg(query)
+    if not encoder.preprocessing.is_full_turn:
+        described = encoder.describe(query)
+    elif heading_deg is None:
+        if searched.num_headings == 1:
+            _log.warning(
+                "%s does not say where it looks, and is taken to look north. Give --heading-deg, "
+                "or build the gallery with --headings 16.", photo.name,
+            )  # fmt: skip
+        described = searched.described(query)
+    else:
+        # tiles are upright in the frame, whose north is not quite the true one
+        turn_deg = searched.frame.convergence_deg(*searched.positions_m.mean(axis=0))
+        described = encoder.describe(query, headings_deg=[heading_deg - turn_deg])
     found = searched.search(described, k, prior=prior)
     places = searched.frame.to_geodetic(*searched.positions_m[found.rows].T)
     rows: list[dict[str, Any]] = [

@@ -49,7 +49,9 @@ def command() -> None:
     type=click.Choice(("metres", "squared")),
     help="Of the Gaussian of --sigma-m: metres, or squared as the first paper has it.",
 )
-@click.option("--smoothing", type=click.FloatRange(0, 1), help="Of the targets of infonce.")
+@click.option(
+    "--smoothing", type=click.FloatRange(0, 1, max_open=True), help="Of the targets of infonce."
+)
 @click.option(
     "--offsets",
     "with_offsets",

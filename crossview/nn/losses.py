@@ -13,6 +13,7 @@ al., 2021, decoupled as by Yeh et al., 2022; overlaps and offsets, Zhu et al., "
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -556,6 +557,16 @@ def contrastive_loss(name: str, **options: Any) -> ContrastiveLoss:
     """A loss by its name in LOSSES."""
     if name not in LOSSES:
         raise ValueError(f"There is no loss {name!r}; expected one of {', '.join(LOSSES)}.")
+    known = {
+        option
+        for kind in LOSSES[name].__mro__
+        if issubclass(kind, ContrastiveLoss)
+        for option in inspect.signature(kind.__init__).parameters
+    } - {"self", "kwargs", "dtype"}
+    if unknown := sorted(set(options) - known - {"name", "dtype"}):
+        raise ValueError(
+            f"The loss {name} has no {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+        )
     return LOSSES[name](**options)
 
 

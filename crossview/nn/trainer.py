@@ -95,15 +95,16 @@ class PairTrainer(keras.Model):
     ) -> Any:
         """The loss of the whole batch, as a function of this chunk's descriptors."""
         facts = dict(y)
-        offsets = [facts.pop(name, None) for name in OFFSETS]
+        offset, other_offset = (facts.pop(name, None) for name in OFFSETS)
         sides = {side: ops.cast(y_pred[side], "float32") for side in SIDES}
+        has_ground = facts.get("has_ground")
         if self.num_chunks > 1:
             # slice_update has no gradient in TensorFlow; sums of products with 0 and 1 are exact
             numbers_of_rows = facts.pop("rows")
-            offsets = [
+            offset, other_offset, has_ground = (
                 None if each is None else ops.take(each, numbers_of_rows, axis=0)
-                for each in offsets
-            ]
+                for each in (offset, other_offset, has_ground)
+            )
             rows = ops.one_hot(numbers_of_rows, ops.shape(facts["ground"])[0])
             for side in SIDES:
                 # the optimizer averages over chunks where the gradient is a sum
@@ -115,7 +116,7 @@ class PairTrainer(keras.Model):
         if hasattr(self.encoder, "similarities"):
             facts["similarity"] = self.encoder.similarities(overhead, ground)
         loss = self.contrast(ground, overhead, **facts)
-        loss = loss + _vigor_terms(y_pred, *offsets)
+        loss = loss + _vigor_terms(y_pred, offset, other_offset, has_ground)
         for penalty in self.losses:
             loss = loss + penalty
         return loss
@@ -153,19 +154,32 @@ class PairTrainer(keras.Model):
         return loss
 
 
-def _vigor_terms(described: Mapping[str, Any], offset: Any, other_offset: Any) -> Any:
-    """Of what a network says of a chunk, and what is true; 0 where it is not asked."""
+def _vigor_terms(
+    described: Mapping[str, Any], offset: Any, other_offset: Any, has_ground: Any
+) -> Any:
+    """Of what a network says of a chunk, and what is true; 0 where it is not asked.
+
+    Pairs without a ground image take no part: they are as if all was said right.
+    """
+
+    def where_seen(said: Any, else_: Any) -> Any:
+        if has_ground is None:
+            return said
+        is_seen = ops.reshape(has_ground, (-1,) + (1,) * (len(said.shape) - 1))
+        return ops.where(is_seen, said, ops.cast(else_, said.dtype))
+
     terms = 0.0
     if "offset" in described:
         said = described["offset"]
         # a head that is not asked has gradients of 0, rather than none, which Keras warns of
-        terms = 0.0 * ops.sum(said) if offset is None else offset_loss(said, offset)
+        terms = (
+            0.0 * ops.sum(said) if offset is None else offset_loss(where_seen(said, offset), offset)
+        )
     if SEMIPOSITIVE in described:
         # in halves of a side, which is 2
         ratio = square_iou(other_offset, 2.0) / square_iou(offset, 2.0)
-        terms = terms + iou_loss(
-            described["ground"], described["overhead"], described[SEMIPOSITIVE], ratio
-        )
+        ground, own, other = (described[name] for name in (*SIDES, SEMIPOSITIVE))
+        terms = terms + iou_loss(ground, own, where_seen(other, own), where_seen(ratio, 1.0))
     return terms
 
 
