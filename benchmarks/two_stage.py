@@ -59,10 +59,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sight:
-    """One query: what the gallery compares, and what the matcher looks at."""
+    """One query: what the gallery compares, and what the matcher looks at.
+
+    Args:
+        descriptor: (D,)
+        view: A class image, or None.
+        described_s: How long the encoder took.
+    """
 
     descriptor: np.ndarray
     view: Any
+    described_s: float
 
 
 @dataclass(frozen=True)
@@ -174,13 +181,15 @@ def sights(dataset: Path, encoder: Any, count: int) -> list[tuple[Sight, Pose]]:
         error_deg = rng.uniform(-HEADING_ERROR_DEG, HEADING_ERROR_DEG)
         heading_deg = (float(truth.heading_deg or 0.0) + error_deg) % 360.0
         image = encoder.preprocessing.ground(seen, heading_deg=heading_deg)
+        start_s = time.perf_counter()
         descriptor = encoder.ground_descriptors(image[None])[0]
+        described_s = time.perf_counter() - start_s
         row = manifest.row("views", view_id)
         classes = dataset / str(row["image"]).replace("views/", "classes/", 1)
         view = None
         if (path := classes.with_suffix(".png")).is_file():
             view = photos.Panorama(photos.read_pixels(path), heading_deg, height_m=row["height_m"])
-        found.append((Sight(descriptor, view), truth))
+        found.append((Sight(descriptor, view, described_s), truth))
     return found
 
 
@@ -196,7 +205,7 @@ def searched(dataset: Path, encoder: Any, gallery: Gallery, matcher: OfViews) ->
         compass = evidence.compass(grid, sight.view.heading_deg, sigma_deg=COMPASS_SIGMA_DEG)
         prior = Posterior.flat(grid).update(compass)
         answer = localizer.localize(sight, prior)
-        seconds.append(time.perf_counter() - start_s)
+        seconds.append(time.perf_counter() - start_s + sight.described_s)
         coarse = prior.update(localizer.gallery.log_likelihood(sight, grid))
         windows = coarse.windows(NUM_WINDOWS, WINDOW_RADIUS_M, like=matcher)
         places.append(next((k for k, w in enumerate(windows) if _holds(w.map, truth)), np.inf))

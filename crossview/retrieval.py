@@ -27,8 +27,10 @@ from crossview.pairs import (
 )
 from crossview.preprocessing import Preprocessing
 from crossview.retrieval_evaluation import (
+    THRESHOLDS_M,
     Protocol,
     errors_m,
+    metre_curve,
     one_percent,
     ranks_by,
     ranks_of,
@@ -43,6 +45,9 @@ BATCH_SIZE = 64
 KS = (1, 5, 10)
 WITHIN_M = 5.0
 """Of the metre protocol of CVACT's test set."""
+
+CURVE = "metre_curve"
+"""Shares of errors below every threshold, which people look at as a curve."""
 
 DEGREES = (5.0, 10.0)
 """Errors of headings, of networks that find them."""
@@ -248,6 +253,7 @@ class Exam:
                 f"within_{bound_m:g}m_with_offset": float(np.mean(error_m < bound_m))
                 for bound_m in METRES
             }
+            found[CURVE]["share_with_offset"] = metre_curve(error_m).tolist()
         num_unread = len(self.table) - len(view_numbers), len(self.tile_ids) - len(tile_numbers)
         return {**found, "excluded_queries": num_unread[0], "excluded_tiles": num_unread[1]}
 
@@ -322,6 +328,7 @@ class Exam:
             "contains_camera_1": recall(ranks["holding"], 1),
             "median_error_m": float(np.median(error_m)),
             **{f"within_{bound_m:g}m": float(np.mean(error_m < bound_m)) for bound_m in METRES},
+            CURVE: {"threshold_m": THRESHOLDS_M.tolist(), "share": metre_curve(error_m).tolist()},
         }
         if "hit" in ranks:
             found["hit_rate"] = recall(ranks["hit"], 1)

@@ -530,7 +530,11 @@ def test_from_towns_to_recalls_by_commands(folder, tmp_path, capsys):
         run("evaluate", "retrieval", folder, *which, "--heading-spread-deg", 0,
             "--json", tmp_path / "found.json")  # fmt: skip
         found = json.loads(capsys.readouterr().out)
-        assert found == json.loads((tmp_path / "found.json").read_text())
+        written = json.loads((tmp_path / "found.json").read_text())
+        curve = written.pop("metre_curve")
+        assert found == written
+        at_10_m = np.interp(10.0, curve["threshold_m"], curve["share"])
+        assert at_10_m == approx(found["within_10m"], abs=1 / 24)
         recalls.append(found["recall_1"])
     assert recalls[1] > recalls[0] + 0.2
 

@@ -206,10 +206,10 @@ def retrieval(
     all; local_recall_K: among the tiles within --prior-radius-m only; hit_rate: at 1, where tiles
     that show the place beside its own do not compete. Metres are those to the first tile's centre
     or, with_offset, to where in it the network sees the camera. Images that cannot be read are
-    named, and counted as excluded_.
+    named, and counted as excluded_. The file of --json also has the curve of metres.
     """
     from crossview.manifest import Manifest
-    from crossview.retrieval import Describer, Exam, PixelCorrelation, Seeing
+    from crossview.retrieval import CURVE, Describer, Exam, PixelCorrelation, Seeing
 
     if sum((model is not None, untrained is not None, pixels)) != 1:
         raise click.UsageError("Give one of --model, --untrained and --pixels.")
@@ -230,8 +230,8 @@ def retrieval(
     needs_heading = seeing.needs_heading(describer.preprocessing)
     exam = Exam.of(Manifest.load(dataset), split=split, needs_heading=needs_heading)
     found = exam.examine(describer, seeing, prior_radius_m=prior_radius_m)
-    text = json.dumps(found, indent=2)
     if json_path is not None:
         with atomic.replacing(json_path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
-    click.echo(text)
+            temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    del found[CURVE]
+    click.echo(json.dumps(found, indent=2))
