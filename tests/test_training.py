@@ -255,7 +255,7 @@ def test_a_training_without_a_batch_or_a_finite_loss_stops(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_goes_on_too(tmp_path, precision):
+def test_half_precision_resumes_too(tmp_path, precision):
     before = keras.config.dtype_policy()
     try:
         keras.config.set_dtype_policy(precision)
