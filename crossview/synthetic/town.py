@@ -1,4 +1,4 @@
-"""A made-up town: as OpenStreetMap XML, with places in it to stand at and drives through it."""
+"""A made-up town: as OpenStreetMap XML, with places in it to stand at."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from crossview.synthetic.plan import (
     distance_to_line_m,
 )
 from crossview.synthetic.streets import BLOCKS_PER_SIDE, Block, StreetNetwork
-from crossview.synthetic.town_drives import drive
 
 ANCHOR_LAT_DEG = 50.0
 ANCHOR_LON_DEG = 8.0
@@ -171,30 +170,6 @@ class Town:
                 f"and within {radius_m} m of the middle. Lower clearance_m or raise radius_m."
             )
         return tuple(poses)
-
-    def drive(self, seed: int, num_frames: int, spacing_m: float) -> tuple[Pose, ...]:
-        """A drive along the centre lines of connected streets, for a dataset with odometry.
-
-        One-way streets are kept to, nobody turns on the spot, corners are rounded, and known
-        streets are taken again only where there is no other way.
-
-        Args:
-            seed: Of the route.
-            num_frames: How many poses.
-            spacing_m: Between two of them, along the route.
-
-        Returns:
-            Poses in the order of the drive; headings are tangent to it.
-
-        Raises:
-            ValueError: Nothing to drive (no frame, no distance), or no route is long enough.
-        """
-        if num_frames < 1 or not 0 < spacing_m < math.inf:
-            raise ValueError(
-                f"A drive has one frame or more, some metres apart; got num_frames={num_frames} "
-                f"and spacing_m={spacing_m}."
-            )
-        return tuple(drive(self.plan.streets, Dice(seed), num_frames, spacing_m))
 
 
 def _town_plan(dice: Dice) -> Plan:
