@@ -47,6 +47,7 @@ TOLERANT = ("--model-options", '{"footprint_m": 64}', "--shift-m", "8")
 EPOCHS = 16
 COARSE_M = 4.0
 NUM_QUERIES, NUM_FITTED, QUICK = 200, 200, 3
+QUICK_SCALE = 10.0
 WITHIN_M = (1.0, 3.0, 5.0)
 
 HEAD = (
@@ -109,9 +110,9 @@ def run(*, quick: bool) -> Results:
         )  # fmt: skip
         fitted = gallery_of(val, encoder, seed=1)
         count = QUICK if quick else NUM_FITTED
-        scale = fit_scale(
-            fitted, [(s.descriptor, truth) for s, truth in sights(val, encoder, count)]
-        ).scale
+        queries = [(s.descriptor, truth) for s, truth in sights(val, encoder, count)]
+        # an encoder of one epoch has nothing to fit
+        scale = QUICK_SCALE if quick else fit_scale(fitted, queries).scale
         gallery = gallery_of(town, encoder, seed=2).with_scale(scale)
         matcher = OfViews(PaletteSegmenter(), load_model("columns-class-image"))
         found = searched(town, encoder, gallery, matcher)
