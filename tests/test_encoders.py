@@ -354,6 +354,8 @@ def test_trunks_share_weights_or_do_not():
     assert apart.count_params() == 2 * apart.ground.count_params()
     together = with_trunk(shared=True, circular=False, overhead_px=(48, 48), polar=None)
     assert together.count_params() == together.ground.count_params() == apart.ground.count_params()
+    shapes = {side: together.activations(side, x).shape for side, x in drawn(together).items()}
+    assert shapes == {"ground": (3, 4, 8, 256), "overhead": (3, 6, 6, 256)}
 
 
 def test_imagenet_weights_come_through_keras_applications(tmp_path, monkeypatch):
@@ -378,6 +380,33 @@ def test_imagenet_weights_come_through_keras_applications(tmp_path, monkeypatch)
             ):
                 np.testing.assert_array_equal(ours, expected)
     assert "weights" not in made.options
+
+
+@pytest.mark.slow
+def test_a_normalisation_with_weights_is_that_of_keras_and_is_stored(tmp_path, monkeypatch):
+    """EfficientNet's is followed by a factor only where ImageNet's weights are asked for."""
+    theirs = keras.applications.EfficientNetB0(include_top=False, weights=None)
+    (layer,) = (each for each in theirs.layers if isinstance(each, keras.layers.Normalization))
+    layer.set_weights(
+        [np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)]
+    )
+    path = tmp_path / "efficientnet.weights.h5"
+    theirs.save_weights(path)
+    monkeypatch.setattr(
+        "keras.src.applications.efficientnet.file_utils.get_file", lambda *_, **__: str(path)
+    )
+    whole = keras.applications.EfficientNetB0(include_top=False, weights="imagenet")
+    cut = keras.Model(whole.input, whole.get_layer("block3a_expand_activation").output)
+    for circular in (False, True):
+        made = with_trunk(trunk="EfficientNetB0", stride=4, circular=circular, weights="imagenet")
+        images = drawn(made, batch=2)
+        found = made.activations("ground", images["ground"])
+        if not circular:
+            expected = cut.predict_on_batch(images["ground"])
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+        save_encoder(made, tmp_path / str(circular))
+        again = load_encoder(tmp_path / str(circular))
+        np.testing.assert_array_equal(again.activations("ground", images["ground"]), found)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ All take RGB in 0..255 and normalise it themselves.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -119,6 +120,25 @@ class CircularPadding2D(keras.layers.ZeroPadding2D):
     def call(self, inputs: Any) -> Any:
         """The framed features."""
         return _framed(inputs, *self.padding)
+
+
+@keras.saving.register_keras_serializable("crossview")
+class LiveNormalization(keras.layers.Normalization):
+    """A normalisation that goes by its weights as they are, not as they were when it was built.
+
+    Arguments and weights are those of keras.layers.Normalization.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """The normalised features."""
+        if self.input_mean is not None:
+            return super().call(inputs)
+        shape = [size if axis in self._keep_axis else 1 for axis, size in enumerate(inputs.shape)]
+        mean, variance = (
+            ops.reshape(ops.cast(each, inputs.dtype), shape)
+            for each in (self.adapt_mean, self.adapt_variance)
+        )
+        return (inputs - mean) / ops.maximum(ops.sqrt(variance), keras.config.epsilon())
 
 
 @keras.saving.register_keras_serializable("crossview")
@@ -261,12 +281,13 @@ def application(
             "circular=False."
         )
     index = _last_operation(name, stride)
-    whole = make(include_top=False, weights=weights, input_shape=(*size_px, 3))
+    whole = make(include_top=False, weights=None, input_shape=(*size_px, 3))
+    if weights is not None:
+        _start_from(whole, make(include_top=False, weights=weights, input_shape=(*size_px, 3)))
     cut = keras.Model(whole.input, whole.operations[index].output)
     exchange = _circular_twin if circular else _fast_twin
     trunk = keras.models.clone_model(cut, clone_function=exchange, recursive=True)
-    if weights is not None:
-        trunk.set_weights(cut.get_weights())
+    trunk.set_weights(cut.get_weights())
     image = keras.Input((*size_px, 3), name="image")
     return keras.Model(image, trunk(_normalised_for(name, image)), name=name.lower())
 
@@ -331,13 +352,29 @@ def _circular_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
     elif isinstance(layer, keras.layers.ZeroPadding2D):
         twin = CircularPadding2D
     else:
-        twin = type(layer)
+        return _fast_twin(layer)
     return twin.from_config(config)
 
 
 def _fast_twin(layer: keras.layers.Layer) -> keras.layers.Layer:
-    twin = FastConv2D if type(layer) is keras.layers.Conv2D else type(layer)
+    twin: Any = type(layer)
+    if twin is keras.layers.Conv2D:
+        twin = FastConv2D
+    elif twin is keras.layers.Normalization:
+        twin = LiveNormalization
     return twin.from_config(layer.get_config())
+
+
+def _start_from(network: keras.Model, trained: keras.Model) -> None:
+    """Weights of a network that may have a factor behind its normalisation, as EfficientNet's with
+    those of ImageNet; what is stored and loaded has none.
+    """
+    network.set_weights(trained.get_weights())
+    for layer, following in itertools.pairwise(trained.layers):
+        is_normalised = isinstance(layer, keras.layers.Normalization) and layer.weights
+        if is_normalised and isinstance(following, keras.layers.Rescaling):
+            variance = network.get_layer(index=trained.layers.index(layer)).adapt_variance
+            variance.assign(ops.divide(variance, ops.square(ops.array(following.scale))))
 
 
 def _copy_weights(layers: list[Any], make: Callable[..., keras.Model], weights: str | None) -> None:

@@ -159,9 +159,11 @@ class SiameseEncoder(keras.Model):
             (batch, rows, cols, channels) float32, of the branch's last map.
         """
         branch = {"ground": self.ground, "overhead": self.overhead}[side]
-        last = [layer for layer in branch.layers if len(layer.output.shape) == 4][-1]
-        features = keras.Model(branch.input, last.output).predict_on_batch(images)
-        return np.asarray(features, np.float32)
+        last = branch.output
+        while len(last.shape) != 4:  # a head may be in both branches: this is its call in this one
+            made = last._keras_history
+            (last,) = made.operation._inbound_nodes[made.node_index].input_tensors
+        return np.asarray(keras.Model(branch.input, last).predict_on_batch(images), np.float32)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments, as plain values."""
