@@ -3,7 +3,8 @@
 Every encoder runs in a process of its own with random weights, on all cores, turn by turn with a
 large product of matrices of the same precision: the share of that rate is what is left to gain.
 Seconds are CPU seconds divided by the number of cores, of the cheapest of some equal calls, which
-is what a quiet machine takes.
+is what a quiet machine takes. Where Keras finds a GPU, seconds are those of the clock, and batches
+and matrices are larger; images are in the memory of the host before each call.
 """
 
 import functools
@@ -22,7 +23,10 @@ from benchmarks.harness import Results
 
 logger = logging.getLogger(__name__)
 
-MATRIX_SIZE, QUICK_MATRIX_SIZE = 3072, 256
+MATRIX_SIZE, GPU_MATRIX_SIZE, QUICK_MATRIX_SIZE = 3072, 8192, 256
+GPU_BATCH = 16
+"""How many times as large batches are on a GPU."""
+
 TRAINING_AIM_PAIRS = 300
 """Pairs per second that tiny is to train with on two cores."""
 
@@ -84,13 +88,16 @@ def run(*, quick: bool) -> Results:
     return Results(_table(rows), {"rows": rows})
 
 
-def measure(case: Case, *, repeats: int, matrix_size: int) -> dict[str, Any]:
+def measure(case: Case, *, repeats: int, matrix_size: int | None = None) -> dict[str, Any]:
     """Rates of one case, in this process."""
     import keras
 
     from crossview.nn import backbones
     from crossview.nn.encoders import encoder
 
+    on_gpu = any(not name.startswith("cpu") for name in keras.distribution.list_devices())
+    batch = case.batch * (GPU_BATCH if on_gpu else 1)
+    matrix_size = matrix_size or (GPU_MATRIX_SIZE if on_gpu else MATRIX_SIZE)
     keras.config.set_dtype_policy(case.policy)
     keras.utils.set_random_seed(0)
     if case.as_keras:
@@ -99,7 +106,7 @@ def measure(case: Case, *, repeats: int, matrix_size: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     rules = made.preprocessing
     images = {
-        side: rng.integers(0, 256, (case.batch, *size, 3), dtype=np.uint8)
+        side: rng.integers(0, 256, (batch, *size, 3), dtype=np.uint8)
         for side, size in (("ground", rules.ground_px), ("overhead", rules.overhead_px))
     }
     if case.trains:
@@ -114,25 +121,26 @@ def measure(case: Case, *, repeats: int, matrix_size: int) -> dict[str, Any]:
     for warm_up in (call, call, product):
         warm_up()
     call_s, product_s = (
-        min(seconds) for seconds in zip(*turns(call, product, repeats), strict=True)
+        min(seconds) for seconds in zip(*turns(call, product, repeats, on_gpu=on_gpu), strict=True)
     )
     return {
         "parameters": made.ground.count_params(),
         "input": [*rules.ground_px],
         "gflop": flops / 1e9,
-        "per_s": case.batch / call_s,
-        "gflop_per_s": case.batch * flops / 1e9 / call_s,
+        "per_s": batch / call_s,
+        "gflop_per_s": batch * flops / 1e9 / call_s,
         "product_gflop_per_s": 2 * matrix_size**3 / 1e9 / product_s,
     }
 
 
 def turns(
-    call: Callable[[], Any], product: Callable[[], Any], repeats: int
+    call: Callable[[], Any], product: Callable[[], Any], repeats: int, *, on_gpu: bool
 ) -> Iterator[tuple[float, float]]:
-    """Seconds of all cores of both, turn by turn."""
+    """Seconds of both, turn by turn: of the clock on a GPU, else of all cores."""
+    unit, share = ("wall_s", 1) if on_gpu else ("cpu_s", os.cpu_count() or 1)
     for _ in range(repeats):
-        seconds = [harness.cheapest(each, repeats=1)[1]["cpu_s"] for each in (call, product)]
-        yield seconds[0] / (os.cpu_count() or 1), seconds[1] / (os.cpu_count() or 1)
+        seconds = [harness.cheapest(each, repeats=1)[1][unit] for each in (call, product)]
+        yield seconds[0] / share, seconds[1] / share
 
 
 def product_of(size: int, dtype: str) -> Callable[[], Any]:
@@ -153,7 +161,8 @@ def training_step(made: Any, images: dict[str, np.ndarray]) -> Callable[[], Any]
     contrast = losses.contrastive_loss("infonce")
     contrast.build((None, made.descriptor_size))
     model = trainer.PairTrainer(made, contrast)
-    model.compile(optimizer=keras.optimizers.AdamW(1e-3), jit_compile=False)
+    is_compiled = keras.backend.backend() == "jax"  # as in training
+    model.compile(optimizer=keras.optimizers.AdamW(1e-3), jit_compile=is_compiled)
     return lambda: model.step(images, {})
 
 
@@ -222,7 +231,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _measure(text: str) -> None:
     given = json.loads(text)
     quick = given.pop("quick")
-    size = QUICK_MATRIX_SIZE if quick else MATRIX_SIZE
+    size = QUICK_MATRIX_SIZE if quick else None
     print(json.dumps(measure(Case(**given), repeats=1 if quick else 7, matrix_size=size)))
 
 
