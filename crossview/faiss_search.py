@@ -26,6 +26,8 @@ OVERSAMPLING = 8
 """Candidates for each tile that is wanted."""
 
 _TRAINING_ROWS = 100_000
+_PROBES = 32
+"""Descriptors of a gallery that an index of it is asked for when it is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,13 @@ class FaissIndex:
                 f"{path} is of {index.ntotal} descriptors of {index.d} numbers and the gallery "
                 f"{gallery.name!r} has {gallery.descriptors.shape}. Build it again."
             )
-        return cls(gallery, index)
+        loaded = cls(gallery, index)
+        if (share := loaded._knows_its_own()) < 0.5:
+            raise GalleryError(
+                f"{path} finds {share:.0%} of the descriptors of the gallery {gallery.name!r} when "
+                "it is asked for them: it is of another model or other tiles. Build it again."
+            )
+        return loaded
 
     def save(self, path: str | Path) -> None:
         """Write the index to a file."""
@@ -107,6 +115,13 @@ class FaissIndex:
             np.take_along_axis(candidates, best, axis=1),
             np.take_along_axis(similarity, best, axis=1),
         )
+
+    def _knows_its_own(self) -> float:
+        """Share of some descriptors of the gallery that are found by themselves."""
+        rows = np.linspace(0, self.gallery.num_tiles - 1, _PROBES).astype(np.intp)
+        asked = self.gallery.descriptors[rows].astype(np.float32)
+        found = self.search(asked, OVERSAMPLING).similarity[:, 0]
+        return float(np.mean(found >= np.square(asked).sum(axis=1) - 1e-3))
 
     def recall(self, descriptors: np.ndarray, k: int) -> float:
         """Share of the exact k best that this finds."""

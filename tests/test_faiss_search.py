@@ -1,6 +1,7 @@
 """Approximate search: exact where FAISS is, honest about what it misses, refused by name."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,9 @@ def test_an_index_comes_back_for_its_own_gallery_only(made, tmp_path):
     np.testing.assert_array_equal(again.rows, index.search(QUERIES, 3).rows)
     with pytest.raises(GalleryError, match="600 descriptors"):
         FaissIndex.load(tmp_path / "g.index", gallery(500))
+    another = replace(made, descriptors=descriptors(600, seed=9))
+    with pytest.raises(GalleryError, match="another model"):
+        FaissIndex.load(tmp_path / "g.index", another)
     (tmp_path / "g.index").write_bytes(b"nothing")
     with pytest.raises(GalleryError, match="no index of FAISS"):
         FaissIndex.load(tmp_path / "g.index", made)
