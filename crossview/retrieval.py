@@ -139,9 +139,19 @@ class Seeing:
             turn_deg=self.turn_deg(number), fov_deg=self.fov_deg, middle_deg=middle_deg
         ).of_ground(ground, preprocessing)
 
+    def for_encoder(self, preprocessing: Preprocessing) -> Seeing:
+        """What is known where an encoder is to use it: all, or not where its query looks.
+
+        One with a limited field of view describes what is in the middle of a query, and is told of
+        no heading: its queries look anywhere, whatever spread is asked for.
+        """
+        if preprocessing.is_full_turn:
+            return self
+        return replace(self, heading_spread_deg=FULL_TURN_DEG / 2)
+
     def needs_heading(self, preprocessing: Preprocessing) -> bool:
         """Whether views whose heading nobody knows are of no use."""
-        return preprocessing.is_full_turn and self.heading_spread_deg < FULL_TURN_DEG / 2
+        return self.for_encoder(preprocessing).heading_spread_deg < FULL_TURN_DEG / 2
 
     def turn_deg(self, number: int) -> float:
         """The heading at which a query shows what is in the north."""
