@@ -21,6 +21,7 @@ from crossview.pairs import (
     Variation,
     cut,
     ground_image,
+    is_photo,
     offset_m,
     overhead_image,
     tile_side_m,
@@ -201,7 +202,11 @@ class ManifestPairs(keras.utils.PyDataset):
         own, has_ground = self.table.tile_ids[row], self.table.has_ground[row]
         shift_m = self._to_pixels(own, varied.shift_m)
         images = {
-            "ground": varied.of_ground(self.ground(row), self.preprocessing),
+            "ground": varied.of_ground(
+                self.ground(row),
+                self.preprocessing,
+                is_photo=is_photo(self.manifest, self.table.view_ids[row]),
+            ),
             "overhead": self._varied_tile(own, varied, shift_m),
         }
         at_m = self.table.tile_position_m[row] + shift_m

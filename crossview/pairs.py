@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 POSITIVE, SEMIPOSITIVE = "positive", "semipositive"
 """The relation of a view to the tile that is its own, and to others that show its place."""
 
+TRAIN, VAL = "train", "val"
+"""Splits to train on and to validate on."""
+
 REGIONS_APART_M = 100_000.0
 """Between the frames of two regions, so that places of different regions are never neighbours."""
 
@@ -34,7 +37,8 @@ class Augmentation:
     Args:
         heading_spread_deg: Ground images are turned evenly within this both ways: 180 for networks
             that do not know the heading.
-        fov_deg: Least and largest azimuth that ground images show; what is outside is UNSEEN_RGB.
+        fov_deg: Least and largest azimuth that ground images show of panoramas; what is outside is
+            UNSEEN_RGB. Photos show what they show.
         is_turned: Both images of a pair are turned together by quarter turns.
         is_mirrored: Both images of a pair are mirrored together, every second time.
         shift_m: Overhead images are cut out of larger tiles, off their middles by as much, evenly
@@ -83,7 +87,7 @@ class Variation:
         num_quarters: Turns of 90 degrees, clockwise.
         is_mirrored: East becomes west, after the turns.
         turn_deg: What the ground image has in the north comes to this heading.
-        fov_deg: Azimuth that the ground image shows.
+        fov_deg: Azimuth that the ground image shows of a panorama.
         middle_deg: Where the middle of what it shows looks, before turn_deg.
     """
 
@@ -94,16 +98,23 @@ class Variation:
     fov_deg: float = FULL_TURN_DEG
     middle_deg: float = 0.0
 
-    def of_ground(self, image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-        """What an encoder looks at of a ground image, as ground_image makes it; varied."""
+    def of_ground(
+        self, image: np.ndarray, preprocessing: Preprocessing, *, is_photo: bool = False
+    ) -> np.ndarray:
+        """What an encoder looks at of a ground image; varied.
+
+        Args:
+            image: As ground_image makes it.
+            preprocessing: Of the encoder.
+            is_photo: Whether it is of a photo, which shows a part of the turn as it is.
+        """
         if is_part(image, preprocessing):
             return image[:, ::-1] if self.is_mirrored else image
         # what was in the north comes to the east: columns to the right, tiles clockwise
         image = np.roll(image, self.num_quarters * image.shape[1] // 4, axis=1)
         image = image[:, ::-1] if self.is_mirrored else image
-        image = seen(
-            image, turn_deg=self.turn_deg, fov_deg=self.fov_deg, middle_deg=self.middle_deg
-        )
+        fov_deg = FULL_TURN_DEG if is_photo else self.fov_deg
+        image = seen(image, turn_deg=self.turn_deg, fov_deg=fov_deg, middle_deg=self.middle_deg)
         return preprocessing.middle_of(image)
 
     def of_overhead(self, image: np.ndarray, *, is_polar: bool) -> np.ndarray:
@@ -160,11 +171,16 @@ def ground_image(
         limited field of view only what the encoder sees, whatever the heading.
     """
     view, row = manifest.view(view_id), manifest.row("views", view_id)
-    if not preprocessing.is_full_turn and row["kind"] == "photo":
+    if not preprocessing.is_full_turn and is_photo(manifest, view_id):
         return preprocessing.ground(view)
     rotation_deg = manifest.row("tiles", tile_id)["rotation_deg"]
     turn_deg = float(np.nan_to_num(row["heading_deg"]) - np.nan_to_num(rotation_deg))
     return preprocessing.whole.ground(view, heading_deg=turn_deg)
+
+
+def is_photo(manifest: Manifest, view_id: str) -> bool:
+    """Whether a view is a photo, which sees a part of the turn, and no panorama."""
+    return bool(manifest.row("views", view_id)["kind"] == "photo")
 
 
 def is_part(image: np.ndarray, preprocessing: Preprocessing) -> bool:
@@ -285,7 +301,7 @@ class PairTable:
         of_pairs = views.loc[pairs["view_id"]]
         is_unseen = of_pairs["split"].isin(list(unseen)).to_numpy()
         is_seen = ~is_unseen & of_pairs["lat_deg"].notna().to_numpy()
-        splits = sorted({name for name in of_pairs["split"] if isinstance(name, str) and name})
+        splits = _splits(of_pairs)
         wanted = [*unseen, *([] if split is None else [split])]
         if missing := sorted(set(wanted) - set(splits)):
             raise ManifestError(
@@ -327,6 +343,23 @@ class PairTable:
             is_seen[is_used],
         )
 
+    @staticmethod
+    def training_split(manifest: Manifest, split: str | None) -> str | None:
+        """The split to train on: the one that is asked for, else train, else none if none is there.
+
+        Raises:
+            ManifestError: The dataset has splits, but no train, and none is asked for.
+        """
+        if split is not None:
+            return split
+        splits = _splits(manifest.views)
+        if splits and TRAIN not in splits:
+            raise ManifestError(
+                f"{manifest.name} has no split {TRAIN!r}; it has "
+                f"{', '.join(map(repr, splits))}: say which one to train on (--split)."
+            )
+        return TRAIN if splits else None
+
     def __len__(self) -> int:
         """Pairs."""
         return len(self.view_ids)
@@ -354,6 +387,10 @@ class PairTable:
         for row, tiles in zip(table, shown, strict=True):
             row[: len(tiles)] = [numbers[tile_id] for tile_id in tiles]
         return table
+
+
+def _splits(views: pd.DataFrame) -> list[str]:
+    return sorted({name for name in views["split"] if isinstance(name, str) and name})
 
 
 def offset_m(

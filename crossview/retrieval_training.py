@@ -18,7 +18,7 @@ from crossview.datasets import Batches, ManifestPairs, readable
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
-from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, Augmentation, PairTable
+from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, VAL, Augmentation, PairTable
 from crossview.retrieval import BATCH_SIZE, Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.training import Options, Record, train
@@ -26,7 +26,6 @@ from crossview.training import Options, Record, train
 logger = logging.getLogger(__name__)
 
 ALIKE_FILE = "alike.npz"
-VAL = "val"
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -85,10 +84,15 @@ def new_encoder(
 def known_encoder(
     folder: str | Path, *, seed: int, precision: str = PRECISIONS[0]
 ) -> SiameseEncoder:
-    """An encoder that was trained before, to be trained further; see new_encoder."""
+    """An encoder that was trained before, to be trained further; see new_encoder.
+
+    Its scale is of the weights that it had, and gone.
+    """
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
-    return load_encoder(folder)
+    known = load_encoder(folder)
+    known.scale = None
+    return known
 
 
 def train_on(
@@ -121,7 +125,7 @@ def train_on(
         sampling: What shares a batch. Batches that are not full are left out of an epoch.
         augmentation: How pairs are varied. Its heading error is also that of validation.
         validation: A dataset to validate on; by default the split val, if there is one.
-        split: Only pairs of this split.
+        split: Only pairs of this split; by default train, where the dataset has splits.
         unseen: Splits whose tiles join the batches without their ground images (Xia et al., 2020).
         with_offsets: Add VIGOR's term of where in its tile a camera is.
         with_semipositives: Add VIGOR's term of overlaps.
@@ -146,6 +150,7 @@ def train_on(
         )
     seeing = Seeing(augmentation.heading_spread_deg, min(augmentation.fov_deg), seed)
     needs_heading = seeing.needs_heading(encoder.preprocessing)
+    split = PairTable.training_split(manifest, split)
     table = PairTable.of(manifest, split=split, unseen=unseen, needs_heading=needs_heading)
     table = readable(manifest, table, workers=workers)
     if with_semipositives and not any(table.semipositive_ids):
@@ -239,9 +244,10 @@ def _refresher(
 
     def before_epoch(epoch: int, encoder: SiameseEncoder) -> None:
         last = epoch // sampling.refresh_every * sampling.refresh_every
-        if last == 0:
-            return
         path = folder / ALIKE_FILE
+        if last == 0:
+            path.unlink(missing_ok=True)  # of a training that was begun anew
+            return
         alike = _alike(path, last)
         if alike is None:
             alike = np.asarray(sampler.with_similar(*_descriptors(pairs, encoder)).alike)

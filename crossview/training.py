@@ -97,7 +97,7 @@ def train(
     Raises:
         WeightsError: The folder holds a training with other options.
         FolderBusyError: Another process trains in it.
-        DatasetError: An epoch has no batch.
+        DatasetError: An epoch has no batch, or none with a negative.
         ArithmeticError: The loss is not finite any more.
     """
     folder = Path(folder)
@@ -133,6 +133,12 @@ def train(
                 raise ArithmeticError(
                     f"The loss of epoch {epoch} is {record['loss']}. Lower the learning rate, or "
                     f"compute in float32; {folder} holds the epochs before."
+                )
+            if not any(losses):
+                raise DatasetError(
+                    f"The loss of epoch {epoch} is 0 in every batch: no pair is a negative of "
+                    "another in its batch. Let neighbours share batches (--sampler neighbours), or "
+                    "take negatives from farther away (--within-m, --beyond-m)."
                 )
             is_last = epoch + 1 == options.epochs
             if validate is not None and (is_last or (epoch + 1) % options.validate_every == 0):

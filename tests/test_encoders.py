@@ -267,7 +267,7 @@ def test_dsm_is_its_literal_construction():
 
 @pytest.mark.parametrize(("fov_deg", "columns"), [(360.0, 64), (180.0, 32), (90.0, 16), (70.0, 13)])
 def test_dsm_has_the_published_shapes(fov_deg, columns):
-    made = encoder("dsm", fov_deg=fov_deg)
+    made = encoder("dsm", fov_deg=fov_deg, frozen_blocks=3)
     assert made.preprocessing.ground_px == (128, int(fov_deg / 360 * 512))
     assert made.map_shape == (4, 64, 16)
     assert made.seen_columns.stop - made.seen_columns.start == columns
@@ -476,7 +476,9 @@ def test_training_tells_pairs_apart():
 @pytest.mark.slow
 def test_dsm_trains_at_the_best_heading_what_is_not_frozen():
     keras.utils.set_random_seed(0)
-    made = encoder("dsm", ground_px=(16, 32), overhead_px=(16, 64), fov_deg=180.0, dropout=0.0)
+    sizes = {"ground_px": (16, 32), "overhead_px": (16, 64), "fov_deg": 180.0}
+    assert all(layer.trainable for layer in encoder("dsm", **sizes).ground.layers)
+    made = encoder("dsm", **sizes, dropout=0.0, frozen_blocks=3)
     before = made.get_weights()
     described = made.predict_on_batch(drawn(made, batch=6))
     alike = np.asarray(made.similarities(described["overhead"], described["ground"]))

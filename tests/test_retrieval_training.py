@@ -317,6 +317,16 @@ def halved(manifest):
     return dataclasses.replace(manifest, views=views)
 
 
+def test_what_is_validated_on_is_not_trained_on(manifest):
+    halves = halved(manifest)
+    assert PairTable.training_split(halves, None) == "train"
+    assert PairTable.training_split(halves, "val") == "val"
+    assert PairTable.training_split(manifest, None) is None
+    views = halves.views.assign(split="test")
+    with pytest.raises(ManifestError, match=r"no split 'train'; it has 'test'.*--split"):
+        PairTable.training_split(dataclasses.replace(halves, views=views), None)
+
+
 def test_tiles_of_unseen_splits_join_without_their_photos(manifest):
     halves = halved(manifest)
     table = PairTable.of(halves, split="train", unseen=["val"])
@@ -386,6 +396,28 @@ def test_a_photo_of_a_limited_field_of_view_looks_ahead_wherever_that_is():
         varied = Augmentation(180.0).draw(np.random.default_rng(number))
         expected = [1, 0] if varied.is_mirrored else [0, 1]
         assert varied.of_ground(photo, NARROW)[0, :, 0].tolist() == expected
+
+
+def test_a_photo_shows_what_it_shows_in_an_image_of_a_full_turn():
+    """A narrower field of view is for panoramas: a photo would mostly be wholly grey."""
+    preprocessing = Preprocessing((1, 8), (1, 8))
+    for number in range(6):
+        varied = Augmentation(0.0, (90.0, 90.0)).draw(np.random.default_rng(number))
+        photo = varied.of_ground(columns(), preprocessing, is_photo=True)
+        assert sorted(photo[0, :, 0]) == list(range(8))
+        panorama = varied.of_ground(columns(), preprocessing)
+        assert (panorama == UNSEEN_RGB).all(axis=-1).sum() == 6
+
+
+def test_photos_of_a_dataset_are_not_seen_in_part_only(manifest, monkeypatch):
+    photos = {manifest.views["view_id"][3]}
+    monkeypatch.setattr("crossview.datasets.is_photo", lambda _, view_id: view_id in photos)
+    augmentation = Augmentation(0.0, (90.0, 90.0))
+    pairs = ManifestPairs(manifest, SMALL, RandomBatches(24, 24), augmentation=augmentation)
+    for row in range(24):
+        image = pairs._varied(row)[0]["ground"]
+        num_unseen = (image == UNSEEN_RGB).all(axis=(0, 2)).sum()
+        assert num_unseen == (0 if row == 3 else 48)
 
 
 class Oriented:

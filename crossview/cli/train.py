@@ -68,9 +68,8 @@ def command() -> None:
 @click.option(
     "--sampler",
     type=click.Choice(SAMPLERS),
-    default="random",
-    show_default=True,
-    help="What shares a batch: anything, neighbours, or what the network takes for alike.",
+    help="What shares a batch: anything, neighbours, or what the network takes for alike; by "
+    "default neighbours with --loss neighbour, else anything.",
 )
 @click.option(
     "--radius-m", type=float, default=100.0, show_default=True, help="Of --sampler neighbours."
@@ -82,7 +81,9 @@ def command() -> None:
     show_default=True,
     help="Epochs between two looks at what is alike; neighbours until the first.",
 )
-@click.option("--split", help="Only pairs of this split, such as train.")
+@click.option(
+    "--split", help="Only pairs of this split; by default train, where DATASET has splits."
+)
 @click.option(
     "--unseen",
     multiple=True,
@@ -150,7 +151,7 @@ def retrieval(
     loss: str,
     with_offsets: bool,
     with_semipositives: bool,
-    sampler: str,
+    sampler: str | None,
     radius_m: float,
     refresh_every: int,
     split: str | None,
@@ -214,7 +215,12 @@ def retrieval(
             validate_every=validate_every,
             patience=patience,
         ),
-        sampling=Sampling(sampler, batch_size, radius_m, refresh_every),
+        sampling=Sampling(
+            sampler or ("neighbours" if loss == "neighbour" else "random"),
+            batch_size,
+            radius_m,
+            refresh_every,
+        ),
         augmentation=Augmentation(heading_spread_deg, fov_deg, shift_m=shift_m),
         validation=None if validation is None else Manifest.load(validation),
         split=split,

@@ -82,7 +82,7 @@ def dsm(
     preprocessing: Preprocessing,
     *,
     dropout: float = 0.2,
-    frozen_blocks: int = 3,
+    frozen_blocks: int = 0,
     weights: str | None = None,
 ) -> Branches:
     """VGG16 to its fourth block and three convolutions to maps of azimuth; see OrientedEncoder.
@@ -92,7 +92,8 @@ def dsm(
     Args:
         preprocessing: What the branches take; the overhead image is polar.
         dropout: Share of the outputs of block 4 that training drops.
-        frozen_blocks: Blocks of the trunk that are not trained. 0 if they start from random.
+        frozen_blocks: Blocks of the trunk that are not trained: 3 as published, with weights of
+            ImageNet.
         weights: Of VGG16.
 
     Reference: Shi et al., "Where am I looking at? Joint Location and Orientation Estimation by
