@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +59,15 @@ class Augmentation:
             raise ValueError(f"fov_deg rises within 0..360, got {self.fov_deg}.")
         if not 0 <= self.heading_spread_deg <= FULL_TURN_DEG / 2:
             raise ValueError(f"heading_spread_deg is in 0..180, got {self.heading_spread_deg}.")
+
+    def for_encoder(self, preprocessing: Preprocessing) -> Augmentation:
+        """The same for an encoder; one with a limited field of view is told of no heading.
+
+        It describes what is in the middle of a query, wherever that looks.
+        """
+        if preprocessing.is_full_turn:
+            return self
+        return replace(self, heading_spread_deg=FULL_TURN_DEG / 2)
 
     def draw(self, rng: np.random.Generator) -> Variation:
         """What is done to one pair."""
@@ -240,6 +249,14 @@ def tile_side_m(manifest: Manifest, tile_id: str) -> float:
     """Side of a tile on the ground; its pixels are not read."""
     tags = read_tags(manifest.image_path("tiles", tile_id), ignore_gps=True)
     return tags.width_px * float(manifest.row("tiles", tile_id)["cell_m"])
+
+
+def tile_sides_m(manifest: Manifest, tile_ids: Sequence[str]) -> tuple[float, float]:
+    """The least and the largest side on the ground of the first tiles of every region."""
+    tiles = manifest.tiles.set_index("tile_id").loc[list(tile_ids)]
+    firsts = tiles.index[~tiles["region"].duplicated().to_numpy()]
+    sides_m = [tile_side_m(manifest, tile_id) for tile_id in firsts]
+    return min(sides_m), max(sides_m)
 
 
 def positions_m(manifest: Manifest, rows: pd.DataFrame) -> np.ndarray:

@@ -18,7 +18,7 @@ from crossview.datasets import Batches, ManifestPairs, readable
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
-from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, VAL, Augmentation, PairTable
+from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, VAL, Augmentation, PairTable, tile_sides_m
 from crossview.retrieval import BATCH_SIZE, Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.training import Options, Record, train
@@ -123,7 +123,8 @@ def train_on(
         folder: Of the training.
         options: How long and how fast.
         sampling: What shares a batch. Batches that are not full are left out of an epoch.
-        augmentation: How pairs are varied. Its heading error is also that of validation.
+        augmentation: How pairs are varied. Its heading error is also that of validation; encoders
+            with a limited field of view know no heading, see Augmentation.for_encoder.
         validation: A dataset to validate on; by default the split val, if there is one.
         split: Only pairs of this split; by default train, where the dataset has splits.
         unseen: Splits whose tiles join the batches without their ground images (Xia et al., 2020).
@@ -148,6 +149,7 @@ def train_on(
             f"A batch of {sampling.batch_size} pairs does not divide into {options.num_chunks} "
             "chunks: choose a size that does (--batch-size, --chunks)."
         )
+    augmentation = augmentation.for_encoder(encoder.preprocessing)
     seeing = Seeing(augmentation.heading_spread_deg, min(augmentation.fov_deg), seed)
     needs_heading = seeing.needs_heading(encoder.preprocessing)
     split = PairTable.training_split(manifest, split)
@@ -158,6 +160,10 @@ def train_on(
             f"{manifest.name} has no {SEMIPOSITIVE!r} pairs: make them with `crossview synthesize "
             "--tiles grid`."
         )
+    footprint_m = encoder.preprocessing.footprint_m
+    encoder.tile_side_m = (
+        tile_sides_m(manifest, table.tile_ids) if footprint_m is None else (footprint_m,) * 2
+    )
     sampler = sampling.batches(table, seed)
     pairs = ManifestPairs(
         manifest,

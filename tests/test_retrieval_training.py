@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from pytest import approx
 
+from crossview import retrieval_training
 from crossview.cameras import Equirectangular
 from crossview.cli import main
 from crossview.datasets import ManifestPairs, RenderedBatches, readable
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
+from crossview.nn.encoders import load_encoder, save_encoder
+from crossview.nn.losses import contrastive_loss
 from crossview.pairs import (
     Augmentation,
     PairTable,
@@ -28,6 +31,7 @@ from crossview.retrieval import Exam, PixelCorrelation, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.synthetic.on_the_fly import RenderedPairs
 from crossview.synthetic.worlds import World
+from crossview.training import Options
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
@@ -569,6 +573,46 @@ def test_from_towns_to_recalls_by_commands(folder, tmp_path, capsys):
         assert at_10_m == approx(found["within_10m"], abs=1 / 24)
         recalls.append(found["recall_1"])
     assert recalls[1] > recalls[0] + 0.2
+
+
+def test_a_training_is_of_the_split_train_and_remembers_how_large_tiles_were(
+    manifest, tmp_path, monkeypatch
+):
+    given = {}
+
+    def taken(encoder, pairs, contrast, folder, **options):
+        given.update(options, encoder=encoder, pairs=pairs)
+        return []
+
+    monkeypatch.setattr(retrieval_training, "train", taken)
+    known = retrieval_training.new_encoder(
+        "tiny",
+        seed=0,
+        width=2,
+        num_heads=2,
+        ground_px=(32, 32),
+        overhead_px=(32, 128),
+        fov_deg=90.0,
+    )
+    save_encoder(known, tmp_path / "known", scale=20.0)
+    retrieval_training.train_on(
+        halved(manifest),
+        retrieval_training.known_encoder(tmp_path / "known", seed=0),
+        contrastive_loss("infonce"),
+        tmp_path / "model",
+        options=Options(epochs=1),
+        sampling=retrieval_training.Sampling(batch_size=4),
+        augmentation=Augmentation(heading_spread_deg=5.0),
+    )
+    assert set(given["pairs"].table.view_ids) == set(manifest.views["view_id"][:12])
+    assert given["description"]["split"] == "train" and given["validate"] is not None
+    # a limited field of view says nothing of where it looks
+    assert given["description"]["augmentation"]["heading_spread_deg"] == 180.0
+    # a scale is of the weights that it was fitted for
+    assert load_encoder(tmp_path / "known").scale == 20.0 and given["encoder"].scale is None
+    assert given["encoder"].tile_side_m == (64.0, 64.0)
+    save_encoder(given["encoder"], tmp_path / "trained")
+    assert load_encoder(tmp_path / "trained").tile_side_m == (64.0, 64.0)
 
 
 @pytest.mark.slow

@@ -56,6 +56,8 @@ class SiameseEncoder(keras.Model):
         ground: The branch of ground images.
         overhead: That of overhead images; the same where everything is shared.
         scale: What similarities are multiplied with to be log-likelihoods; None if not fitted.
+        tile_side_m: Least and largest side on the ground of the tiles that it was trained on; None
+            if nobody knows.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SiameseEncoder(keras.Model):
         self.architecture = architecture
         self.preprocessing = preprocessing
         self.scale: float | None = None
+        self.tile_side_m: tuple[float, float] | None = None
         self._options = json.dumps(dict(options))
         given = {} if weights is None else {"weights": weights}
         make = ARCHITECTURES[architecture].make
@@ -359,6 +362,7 @@ def save_encoder(
         "options": encoder.options,
         "preprocessing": encoder.preprocessing.to_json(),
         "scale": encoder.scale if scale is None else scale,
+        "tile_side_m": encoder.tile_side_m,
         "training": dict(training or {}),
         "weights": {"file": weights.name, "sha256": digest},
         "fingerprint": encoder.fingerprint,
@@ -394,6 +398,8 @@ def load_encoder(folder: str | os.PathLike[str]) -> SiameseEncoder:
         loaded = encoder(content["architecture"], **content["options"], **content["preprocessing"])
         weights, expected = path.with_name(content["weights"]["file"]), content["weights"]["sha256"]
         loaded.scale, fingerprint = content["scale"], content["fingerprint"]
+        if (side_m := content.get("tile_side_m")) is not None:
+            loaded.tile_side_m = float(side_m[0]), float(side_m[1])
         # without options that are newer than the encoder
         loaded._options = json.dumps(content["options"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
