@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import tempfile
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,12 @@ from crossview.angles import FULL_TURN_DEG
 from crossview.errors import ManifestError, PhotoError
 from crossview.manifest import Manifest
 from crossview.pairs import (
+    POSITIVE,
     PairTable,
     Variation,
     east_north_m,
     ground_image,
+    is_photo,
     overhead_image,
     positions_m,
     tile_side_m,
@@ -29,6 +32,7 @@ from crossview.preprocessing import Preprocessing
 from crossview.retrieval_evaluation import (
     THRESHOLDS_M,
     Protocol,
+    Ranks,
     errors_m,
     metre_curve,
     one_percent,
@@ -39,8 +43,17 @@ from crossview.retrieval_evaluation import (
     tiles_within,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 BATCH_SIZE = 64
 """Images that are described at a time."""
+
+MAX_DESCRIPTOR_BYTES = 256 * 2**20
+"""Descriptors of all views or all tiles that are held in memory; more go to a temporary file."""
+
+GALLERIES = ("split", "region")
+"""Among which tiles views are looked for: see Exam.of."""
 
 KS = (1, 5, 10)
 WITHIN_M = 5.0
@@ -124,7 +137,8 @@ class Seeing:
     Args:
         heading_spread_deg: The heading is known up to an even error of so much both ways: 180 is
             not at all.
-        fov_deg: Azimuth that the camera sees of a panorama, its middle anywhere.
+        fov_deg: Azimuth that the camera sees of a panorama, its middle anywhere, or where the
+            encoder looks that sees no more than a part. Photos show what they show.
         seed: Of both.
     """
 
@@ -132,12 +146,20 @@ class Seeing:
     fov_deg: float = FULL_TURN_DEG
     seed: int = 0
 
-    def __call__(self, ground: np.ndarray, number: int, preprocessing: Preprocessing) -> np.ndarray:
+    def __call__(
+        self,
+        ground: np.ndarray,
+        number: int,
+        preprocessing: Preprocessing,
+        *,
+        is_photo: bool = False,
+    ) -> np.ndarray:
         """What the camera of a query shows, by its number, of a pairs.ground_image."""
-        middle_deg = self._drawn(number)[1]
-        return Variation(
-            turn_deg=self.turn_deg(number), fov_deg=self.fov_deg, middle_deg=middle_deg
-        ).of_ground(ground, preprocessing)
+        turn_deg, middle_deg = self._drawn(number)
+        if not preprocessing.is_full_turn:
+            middle_deg = -turn_deg  # comes to the middle, of which the encoder sees a part
+        varied = Variation(turn_deg=turn_deg, fov_deg=self.fov_deg, middle_deg=middle_deg)
+        return varied.of_ground(ground, preprocessing, is_photo=is_photo)
 
     def for_encoder(self, preprocessing: Preprocessing) -> Seeing:
         """What is known where an encoder is to use it: all, or not where its query looks.
@@ -170,18 +192,27 @@ class Exam:
     Args:
         manifest: The dataset.
         table: The views with their tiles.
-        tile_ids: The gallery: all tiles of the views' regions.
+        tile_ids: The gallery.
         tile_position_m: (tiles, 2) float64, as table.position_m.
+        tiles: Which tiles these are, one of GALLERIES.
+        split: That the views are of; None for all.
     """
 
     manifest: Manifest
     table: PairTable
     tile_ids: tuple[str, ...]
     tile_position_m: npt.NDArray[np.float64]
+    tiles: str = "region"
+    split: str | None = None
 
     @classmethod
     def of(
-        cls, manifest: Manifest, *, split: str | None = None, needs_heading: bool = False
+        cls,
+        manifest: Manifest,
+        *,
+        split: str | None = None,
+        needs_heading: bool = False,
+        tiles: str | None = None,
     ) -> Exam:
         """All pairs of a dataset or of one split of it.
 
@@ -189,18 +220,38 @@ class Exam:
             manifest: The dataset.
             split: Only pairs of this split.
             needs_heading: Leave out views whose heading nobody knows.
+            tiles: "split" looks among the tiles of the views of the split, "region" among all
+                tiles of the views' regions. By default that of the split where every tile of these
+                regions is some view's own and shows the places of views of one split only, as
+                CVUSA and CVACT are evaluated; otherwise the region, as VIGOR is.
 
         Raises:
-            ManifestError: There are no pairs, or a tile has no position.
+            ManifestError: There are no pairs, a tile has no position, a view's tile is in another
+                region, or there is no split whose tiles could be meant.
         """
+        if tiles not in (None, *GALLERIES):
+            raise ValueError(f"tiles is one of {', '.join(GALLERIES)}, got {tiles!r}.")
+        if tiles == "split" and split is None:
+            raise ManifestError(
+                "The tiles of a split are asked for, but no split is: say which (--split), or "
+                "look among all tiles of the region (--tiles region)."
+            )
         table = PairTable.of(manifest, split=split, needs_heading=needs_heading)
-        region_of = dict(zip(manifest.views["view_id"], manifest.views["region"], strict=True))
-        used = {region_of[view_id] for view_id in table.view_ids}
-        tiles = manifest.tiles[manifest.tiles["region"].isin(used)]
-        position_m = positions_m(manifest, tiles)
+        all_tiles = manifest.tiles[manifest.tiles["region"].isin(_regions(manifest, table))]
+        of_pairs = _splits_of_pairs(manifest)
+        if tiles is None:
+            is_divided = split is not None and _is_divided(of_pairs, all_tiles["tile_id"])
+            tiles = "split" if is_divided else "region"
+        there, which = all_tiles, "all of their regions"
+        if tiles == "split":
+            shown = of_pairs.loc[of_pairs["split"] == split, "tile_id"]
+            there = manifest.tiles[manifest.tiles["tile_id"].isin(shown)]
+            which = f"those of the split {split!r}, not all {len(all_tiles):,} of their regions"
+        logger.info("%d views are looked for among %d tiles, %s.", len(table), len(there), which)
+        position_m = positions_m(manifest, there)
         if not np.isfinite(position_m).all():
             raise ManifestError(f"{manifest.name} has tiles without a position in tiles.csv.")
-        return cls(manifest, table, tuple(tiles["tile_id"]), position_m)
+        return cls(manifest, table, tuple(there["tile_id"]), position_m, tiles, split)
 
     def right(self) -> np.ndarray:
         """Number of every query's tile, (queries,)."""
@@ -216,9 +267,9 @@ class Exam:
         ]
 
     @functools.cached_property
-    def footprint_m(self) -> float:
-        """Side of the first tile on the ground."""
-        return tile_side_m(self.manifest, self.tile_ids[0])
+    def side_m(self) -> npt.NDArray[np.float64]:
+        """(tiles,) sides on the ground: cities have tiles of other sizes."""
+        return np.array([tile_side_m(self.manifest, tile_id) for tile_id in self.tile_ids])
 
     def examine(
         self, describer: Describer, seeing: Seeing, *, prior_radius_m: float | None = None
@@ -234,10 +285,18 @@ class Exam:
         Raises:
             ManifestError: No image can be read.
         """
-        view_numbers, queries = self.query_descriptors(describer, seeing)
+        asked, seeing = seeing, seeing.for_encoder(describer.preprocessing)
+        if seeing != asked:
+            logger.info(
+                "An encoder that sees %g degrees is told of no heading: its queries look anywhere, "
+                "not within %g degrees.",
+                describer.preprocessing.fov_deg, asked.heading_spread_deg,
+            )  # fmt: skip
         tile_numbers, tiles = self.tile_descriptors(describer)
-        has_tile = np.isin(self.right()[view_numbers], tile_numbers)
-        view_numbers, queries = view_numbers[has_tile], queries[has_tile]
+        has_tile = np.isin(self.right(), tile_numbers)
+        view_numbers, queries = self.query_descriptors(
+            describer, seeing, np.flatnonzero(has_tile).tolist()
+        )
         if not len(queries):
             raise ManifestError(
                 f"No view of {self.manifest.name} can be read together with its tile. "
@@ -245,17 +304,19 @@ class Exam:
             )
         there = self._only(view_numbers, tile_numbers)
         orienting = describer if isinstance(describer, Orienting) else None
-        similarity = None if orienting is None else _aligned(orienting, queries, tiles)
+
+        def rank(protocols: Sequence[Protocol]) -> list[Ranks]:
+            if orienting is None:
+                return ranks_by(queries, tiles, protocols)
+            return ranks_of(_aligned(orienting, queries, tiles), protocols)
+
         found, first = there._result(
-            queries, tiles, prior_radius_m=prior_radius_m, similarity=similarity
+            rank,
+            prior_radius_m=prior_radius_m,
+            footprint_m=describer.preprocessing.footprint_m,
         )
         if orienting is not None:
-            error_deg = there._heading_errors_deg(orienting, queries, tiles, seeing, view_numbers)
-            found["median_heading_error_deg"] = float(np.median(error_deg))
-            found |= {
-                f"within_{bound_deg:g}deg": float(np.mean(error_deg <= bound_deg))
-                for bound_deg in DEGREES
-            }
+            found |= there._headings(orienting, queries, tiles, seeing, view_numbers)
         if isinstance(describer, Pointer):
             error_m = there._pointed_errors_m(describer, seeing, first, view_numbers)
             found["median_error_with_offset_m"] = float(np.median(error_m))
@@ -267,20 +328,44 @@ class Exam:
         num_unread = len(self.table) - len(view_numbers), len(self.tile_ids) - len(tile_numbers)
         return {**found, "excluded_queries": num_unread[0], "excluded_tiles": num_unread[1]}
 
+    def report(
+        self, describer: Describer, seeing: Seeing, *, prior_radius_m: float | None = None
+    ) -> dict[str, Any]:
+        """What examine finds, with what was examined and how: another run can be compared."""
+        found = self.examine(describer, seeing, prior_radius_m=prior_radius_m)
+        seen = seeing.for_encoder(describer.preprocessing)
+        return {
+            "dataset": self.manifest.name,
+            "architecture": getattr(describer, "architecture", type(describer).__name__),
+            "fingerprint": getattr(describer, "fingerprint", None),
+            "split": self.split,
+            "tiles": self.tiles,
+            **asdict(seen),
+            "prior_radius_m": prior_radius_m,
+            **found,
+        }
+
     def query_descriptors(
-        self, describer: Describer, seeing: Seeing
+        self, describer: Describer, seeing: Seeing, numbers: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The views that can be read, as a camera sees them.
+
+        Args:
+            describer: Of the views.
+            seeing: How they are seen.
+            numbers: Of the views; by default all.
 
         Returns:
             Their numbers, (queries,), and descriptors, (queries, D).
         """
+        seeing = seeing.for_encoder(describer.preprocessing)
 
         def image(number: int) -> np.ndarray:
             tile_id = self.table.tile_ids[number]
             return self._seen(describer, seeing, number, tile_id, number=number)
 
-        return _described(image, describer.ground_descriptors, len(self.table), "views")
+        numbers = range(len(self.table)) if numbers is None else numbers
+        return _described(image, describer.ground_descriptors, numbers, "views")
 
     def tile_descriptors(self, describer: Describer) -> tuple[np.ndarray, np.ndarray]:
         """The tiles of the gallery that can be read: numbers, (tiles,), and (tiles, D)."""
@@ -288,10 +373,16 @@ class Exam:
         def image(number: int) -> np.ndarray:
             return overhead_image(self.manifest, self.tile_ids[number], describer.preprocessing)
 
-        return _described(image, describer.overhead_descriptors, len(self.tile_ids), "tiles")
+        numbers = range(len(self.tile_ids))
+        return _described(image, describer.overhead_descriptors, numbers, "tiles")
 
     def result(
-        self, queries: np.ndarray, tiles: np.ndarray, *, prior_radius_m: float | None = None
+        self,
+        queries: np.ndarray,
+        tiles: np.ndarray,
+        *,
+        prior_radius_m: float | None = None,
+        footprint_m: float | None = None,
     ) -> dict[str, Any]:
         """Recalls and metres, shares as fractions.
 
@@ -299,16 +390,17 @@ class Exam:
             queries: (queries, D)
             tiles: (tiles, D)
             prior_radius_m: Also look among the tiles within this of each query only.
+            footprint_m: Side of the square in the middle of tiles that was described; None is all.
         """
-        return self._result(queries, tiles, prior_radius_m=prior_radius_m)[0]
+        rank = functools.partial(ranks_by, queries, tiles)
+        return self._result(rank, prior_radius_m=prior_radius_m, footprint_m=footprint_m)[0]
 
     def _result(
         self,
-        queries: np.ndarray,
-        tiles: np.ndarray,
+        rank: Callable[[Sequence[Protocol]], list[Ranks]],
         *,
         prior_radius_m: float | None,
-        similarity: np.ndarray | None = None,
+        footprint_m: float | None,
     ) -> tuple[dict[str, Any], np.ndarray]:
         """See result; and the number of the tile that each query looks like most."""
         position_m, tile_m = self.table.position_m, self.tile_position_m
@@ -316,25 +408,18 @@ class Exam:
         protocols = {
             "own": Protocol(right),
             "close": Protocol(tiles_within(position_m, tile_m, WITHIN_M)),
-            "holding": Protocol(tiles_containing(position_m, tile_m, self.footprint_m)),
+            "holding": Protocol(tiles_containing(position_m, tile_m, footprint_m or self.side_m)),
         }
         if any(semi := self.semipositives()):
             protocols["hit"] = Protocol(right, ignored=semi)
         if prior_radius_m is not None:
             near = tiles_within(position_m, tile_m, prior_radius_m)
             protocols["local"] = Protocol(right, candidates=near)
-        wanted = list(protocols.values())
-        if similarity is None:
-            ranks = dict(zip(protocols, ranks_by(queries, tiles, wanted), strict=True))
-        else:
-            ranks = dict(zip(protocols, ranks_of(similarity, wanted), strict=True))
+        ranks = dict(zip(protocols, rank(list(protocols.values())), strict=True))
         error_m = errors_m(ranks["own"].first, position_m, tile_m)
-        floor, plus_1 = (one_percent(len(tiles), how) for how in ("floor", "floor+1"))
         found: dict[str, Any] = {
-            **{f"recall_{k}": recall(ranks["own"], k) for k in KS},
-            "recall_one_percent_floor": recall(ranks["own"], floor),
-            "recall_one_percent_plus_1": recall(ranks["own"], plus_1),
-            "any_within_5m_1": recall(ranks["close"], 1),
+            **_recalls("recall", ranks["own"], len(tile_m)),
+            **_recalls("any_within_5m", ranks["close"], len(tile_m)),
             "contains_camera_1": recall(ranks["holding"], 1),
             "median_error_m": float(np.median(error_m)),
             **{f"within_{bound_m:g}m": float(np.mean(error_m < bound_m)) for bound_m in METRES},
@@ -345,7 +430,7 @@ class Exam:
         if "local" in ranks:
             found |= {f"local_recall_{k}": recall(ranks["local"], k) for k in KS}
             found["local_num_tiles"] = float(np.mean(ranks["local"].num_tiles))
-        found |= {"num_queries": len(queries), "num_tiles": len(tiles)}
+        found |= {"num_queries": len(position_m), "num_tiles": len(tile_m)}
         return found, ranks["own"].first
 
     def _only(self, views: np.ndarray, tiles: np.ndarray) -> Exam:
@@ -363,17 +448,18 @@ class Exam:
         """A query as a camera sees it, its heading counted from the upper edge of a tile."""
         view_id = self.table.view_ids[row]
         ground = ground_image(self.manifest, view_id, tile_id, describer.preprocessing)
-        return seeing(ground, number, describer.preprocessing)
+        of_photo = is_photo(self.manifest, view_id)
+        return seeing(ground, number, describer.preprocessing, is_photo=of_photo)
 
-    def _heading_errors_deg(
+    def _headings(
         self,
         describer: Orienting,
         queries: np.ndarray,
         tiles: np.ndarray,
         seeing: Seeing,
         numbers: np.ndarray,
-    ) -> np.ndarray:
-        """Of where a network says that queries look, if it knew their tiles, 0 to 180."""
+    ) -> dict[str, float]:
+        """Errors of where a network says that queries look, if it knew their tiles."""
         own = self.right()
         error_deg = np.empty(len(queries))
         for start in range(0, len(queries), BATCH_SIZE):
@@ -384,11 +470,19 @@ class Exam:
                 for row in range(*rows.indices(len(queries)))
             ]
             error_deg[rows] = np.abs(angles.difference_deg(told_deg, np.array(true_deg)))
-        return error_deg[np.isfinite(error_deg)]
+        error_deg = error_deg[np.isfinite(error_deg)]
+        if not len(error_deg):
+            return {}
+        return {
+            "median_heading_error_deg": float(np.median(error_deg)),
+            **{f"within_{bound:g}deg": float(np.mean(error_deg <= bound)) for bound in DEGREES},
+        }
 
     def _looks_deg(self, describer: Describer, seeing: Seeing, row: int, number: int) -> float:
         """Where the middle of a query looks, from the upper edge of its tile; NaN if unknown."""
         view = self.manifest.row("views", self.table.view_ids[row])
+        if np.isnan(view["heading_deg"]):
+            return float("nan")
         if describer.preprocessing.is_full_turn or view["kind"] != "photo":
             # what was in the north came to turn_deg, so the middle looks as far to the other side
             return -seeing.turn_deg(number)
@@ -400,7 +494,9 @@ class Exam:
     ) -> np.ndarray:
         """Metres from where cameras are to where a network says that they are in first tiles."""
         error_m = np.empty(len(first))
-        side_m = pointer.preprocessing.footprint_m or self.footprint_m
+        side_m = np.broadcast_to(
+            pointer.preprocessing.footprint_m or self.side_m, len(self.tile_ids)
+        )
         for start in range(0, len(first), BATCH_SIZE):
             rows = range(start, min(start + BATCH_SIZE, len(first)))
             tile_ids = [self.tile_ids[first[row]] for row in rows]
@@ -412,7 +508,8 @@ class Exam:
                 overhead_image(self.manifest, tile_id, pointer.preprocessing)
                 for tile_id in tile_ids
             ]
-            said_m = pointer.offsets(np.stack(ground), np.stack(overhead)) * (side_m / 2)
+            half_m = side_m[first[rows.start : rows.stop], None] / 2
+            said_m = pointer.offsets(np.stack(ground), np.stack(overhead)) * half_m
             from_middle_m = [
                 east_north_m(self.manifest, tile_id, each)
                 for tile_id, each in zip(tile_ids, said_m, strict=True)
@@ -426,48 +523,125 @@ class Exam:
         return error_m
 
 
-def _aligned(describer: Orienting, queries: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-    """(queries, tiles) float32, each at the heading that fits best, in small blocks."""
-    alike = np.empty((len(queries), len(tiles)), np.float32)
+def _regions(manifest: Manifest, table: PairTable) -> set[str]:
+    """The regions of pairs.
+
+    Raises:
+        ManifestError: A tile is in another region than its view.
+    """
+    of_views = manifest.views.set_index("view_id")["region"].loc[list(table.view_ids)]
+    of_tiles = manifest.tiles.set_index("tile_id")["region"].loc[list(table.tile_ids)]
+    apart = np.flatnonzero(of_views.to_numpy() != of_tiles.to_numpy())
+    if len(apart):
+        row = apart[0]
+        raise ManifestError(
+            f"{manifest.name}: view {table.view_ids[row]} is in the region {of_views.iloc[row]!r} "
+            f"and its tile {table.tile_ids[row]} in {of_tiles.iloc[row]!r}; there are {len(apart)} "
+            "such pairs. A view and its own tile are in one region: correct pairs.csv, or the "
+            "regions in views.csv and tiles.csv."
+        )
+    return set(of_views)
+
+
+def _splits_of_pairs(manifest: Manifest) -> pd.DataFrame:
+    """The pairs of a dataset, positive or not, with the split of the view, or ""."""
+    split = manifest.views.set_index("view_id")["split"].fillna("")
+    return manifest.pairs.assign(split=split.loc[manifest.pairs["view_id"]].to_numpy())
+
+
+def _is_divided(of_pairs: pd.DataFrame, tile_ids: pd.Series) -> bool:
+    """Whether every tile is some view's own, and all views whose places it shows of one split."""
+    own = of_pairs.loc[of_pairs["relation"] == POSITIVE, "tile_id"]
+    num_splits = of_pairs.groupby("tile_id")["split"].nunique()
+    return bool(tile_ids.isin(own).all() and (num_splits.loc[tile_ids] == 1).all())
+
+
+def _recalls(name: str, ranks: Ranks, num_tiles: int) -> dict[str, float | None]:
+    """At KS and at 1 % by both conventions; None where 1 % of the tiles is less than one."""
+    floor, plus_1 = (one_percent(num_tiles, how) for how in ("floor", "floor+1"))
+    return {
+        **{f"{name}_{k}": recall(ranks, k) for k in KS},
+        f"{name}_one_percent_floor": recall(ranks, floor) if floor else None,
+        f"{name}_one_percent_plus_1": recall(ranks, plus_1),
+    }
+
+
+def _aligned(describer: Orienting, queries: np.ndarray, tiles: np.ndarray) -> Iterator[np.ndarray]:
+    """(queries of a block, tiles) float32, each at the heading that fits best; in order."""
     for start in console.progress(
         range(0, len(queries), BATCH_SIZE), total=None, unit=" blocks aligned"
     ):
-        rows = slice(start, start + BATCH_SIZE)
+        block = queries[start : start + BATCH_SIZE]
+        alike = np.empty((len(block), len(tiles)), np.float32)
         for first in range(0, len(tiles), BATCH_SIZE):
             cols = slice(first, first + BATCH_SIZE)
-            alike[rows, cols] = np.asarray(describer.similarities(tiles[cols], queries[rows])).T
-    return alike
+            alike[:, cols] = np.asarray(describer.similarities(tiles[cols], block)).T
+        yield alike
 
 
 def _described(
     image: Callable[[int], np.ndarray],
     describe: Callable[[np.ndarray], np.ndarray],
-    total: int,
+    numbers: Sequence[int],
     unit: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of images that can be read, and their descriptors; the others are named."""
-    numbers: list[int] = []
-    described: list[np.ndarray] = []
+    """Those numbers of images that can be read, and their descriptors; the others are named."""
+    read: list[int] = []
     block: list[np.ndarray] = []
-    for number in console.progress(range(total), total=total, unit=f" {unit}"):
-        try:
-            block.append(image(number))
-        except (PhotoError, ManifestError) as error:
-            # a view says in which row of its table the image is that cannot be read
-            if not isinstance(
-                error.__cause__ if isinstance(error, ManifestError) else error, PhotoError
-            ):
-                raise
-            logger.warning("Left out: %s", error)
-            continue
-        numbers.append(number)
-        if len(block) == BATCH_SIZE:
-            described.append(_padded(describe, block))
-            block = []
-    if block:
-        described.append(_padded(describe, block))
-    empty = np.empty((0, 1), np.float32)
-    return np.array(numbers, dtype=int), np.concatenate(described) if described else empty
+    with tempfile.TemporaryFile() as file:
+        described = _Rows(file, len(numbers))
+        for number in console.progress(numbers, total=len(numbers), unit=f" {unit}"):
+            try:
+                block.append(image(number))
+            except (PhotoError, ManifestError) as error:
+                # a view says in which row of its table the image is that cannot be read
+                if not isinstance(
+                    error.__cause__ if isinstance(error, ManifestError) else error, PhotoError
+                ):
+                    raise
+                logger.warning("Left out: %s", error)
+                continue
+            read.append(number)
+            if len(block) == BATCH_SIZE:
+                described.add(_padded(describe, block))
+                block = []
+        if block:
+            described.add(_padded(describe, block))
+        return np.array(read, dtype=int), described.whole()
+
+
+class _Rows:
+    """Descriptors as they come, float32, in memory or, where they are many, in a file.
+
+    Args:
+        file: A temporary one; what is mapped to it outlives its closing.
+        most: Rows that may come.
+    """
+
+    def __init__(self, file: typing.IO[bytes], most: int) -> None:
+        self._file, self._most, self._num_rows = file, most, 0
+        self._blocks: list[np.ndarray] = []
+
+    def add(self, block: np.ndarray) -> None:
+        """Put rows, (rows, D), behind the others."""
+        block = np.ascontiguousarray(block, np.float32)
+        self._num_rows += len(block)
+        if self._most * block[0].nbytes > MAX_DESCRIPTOR_BYTES:
+            # written, not mapped: a full disk is an error, not the end of the process
+            self._file.write(block.data)
+            self._blocks = [block]
+        else:
+            self._blocks.append(block)
+
+    def whole(self) -> np.ndarray:
+        """All rows, (rows, D); nothing can be added any more."""
+        if not self._blocks:
+            return np.empty((0, 1), np.float32)
+        shape = self._num_rows, self._blocks[0].shape[1]
+        if sum(map(len, self._blocks)) == self._num_rows:
+            return np.concatenate(self._blocks)
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=shape)
 
 
 def _padded(

@@ -10,8 +10,10 @@ memory-mapped; blocks of inner products are held, never the matrix.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,9 @@ NORM_TOLERANCE = 0.01
 """Of squared norms: float16 rounds them by less."""
 
 ONE_PERCENT = ("floor", "floor+1", "round+1")
+
+_CENTRES = 4096
+"""Places whose neighbours are lists of Python at a time."""
 
 VIGOR_RADIUS_M = 6_371_004.0
 """Of the sphere on which VIGOR measures."""
@@ -128,6 +133,13 @@ class TileLists:
         row = np.repeat(np.arange(stop - start), np.diff(bounds))
         return row, self.indices[bounds[0] : bounds[-1]]
 
+    def transposed(self, num_tiles: int) -> TileLists:
+        """For each tile the queries that list it, in their order."""
+        row, tile = self.of_rows(0, len(self))
+        counts = np.bincount(tile, minlength=num_tiles)
+        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        return TileLists(starts, row[np.argsort(tile, kind="stable")])
+
 
 Lists = npt.NDArray[np.int64] | Sequence[npt.ArrayLike] | TileLists
 """For each query one tile, (queries,) indices, or any number of them."""
@@ -137,17 +149,25 @@ def tiles_within(
     query_position_m: npt.ArrayLike, tile_position_m: npt.ArrayLike, radius_m: float
 ) -> TileLists:
     """Tiles whose centres are within a radius of each query, (queries, 2) and (tiles, 2) metres."""
-    return _around(query_position_m, tile_position_m, radius_m, norm=2)
+    return _around(query_position_m, tile_position_m, np.asarray(radius_m), norm=2)
 
 
 def tiles_containing(
-    query_position_m: npt.ArrayLike, tile_position_m: npt.ArrayLike, footprint_m: float
+    query_position_m: npt.ArrayLike, tile_position_m: npt.ArrayLike, footprint_m: npt.ArrayLike
 ) -> TileLists:
-    """Tiles whose north-up square of side footprint_m holds each query, edges included.
+    """Tiles whose north-up squares hold each query, edges included.
 
-    The same squares around queries hold the tiles' centres: a box prior of that side.
+    Squares of one side around queries hold the tiles' centres: a box prior of that side.
+
+    Args:
+        query_position_m: (queries, 2) east, north.
+        tile_position_m: (tiles, 2) centres.
+        footprint_m: Side of the squares, or (tiles,) of each.
     """
-    return _around(query_position_m, tile_position_m, footprint_m / 2, norm=np.inf)
+    half_m = np.asarray(footprint_m, np.float64) / 2
+    # cities have tiles of other sides: each looks for the queries that it holds
+    holding = _around(tile_position_m, query_position_m, half_m, norm=np.inf)
+    return holding.transposed(len(np.asarray(query_position_m)))
 
 
 @dataclass(frozen=True)
@@ -261,30 +281,47 @@ def ranks_by(
     return [
         next(for_all)
         if one.candidates is None
-        else _ranks_among(inner, len(queries), len(tiles), one)
+        else Ranks(*_among(inner, slice(0, len(queries)), one, one.candidates))
         for one in listed
     ]
 
 
-def ranks_of(similarity: npt.NDArray[np.floating], protocols: Sequence[Protocol]) -> list[Ranks]:
+def ranks_of(
+    similarity: npt.NDArray[np.floating] | Iterable[npt.NDArray[np.floating]],
+    protocols: Sequence[Protocol],
+) -> list[Ranks]:
     """Ranks by several protocols, where similarities are no inner products: DSM's.
 
     Args:
-        similarity: (queries, tiles), finite.
+        similarity: (queries, tiles), finite; or blocks of its rows, one held at a time.
         protocols: See ranks_by.
 
     Returns:
         As many as protocols.
     """
-    if not np.isfinite(similarity).all():
-        raise ValueError("Similarities must be finite. Leave out images that were not described.")
-
-    def given(query: int, found: Indices) -> npt.NDArray[np.float32]:
-        return similarity[query, found].astype(np.float32)
-
-    num_queries, num_tiles = similarity.shape
-    listed = [_Listed(protocol, num_queries, num_tiles) for protocol in protocols]
-    return [_ranks_among(given, num_queries, num_tiles, one) for one in listed]
+    listed: list[_Listed] = []
+    found: list[list[Indices]] = [[] for _ in protocols]
+    here = slice(0, 0)
+    num_queries = len(TileLists.of(protocols[0].right)) if protocols else 0
+    for block in [similarity] if isinstance(similarity, np.ndarray) else similarity:
+        here = slice(here.stop, here.stop + len(block))
+        listed = listed or [_Listed(one, num_queries, block.shape[1]) for one in protocols]
+        if here.stop > num_queries:
+            break
+        scores = np.asarray(block, np.float32)
+        if not np.isfinite(scores.max(initial=0) - scores.min(initial=0)):
+            raise ValueError(
+                "Similarities must be finite. Leave out images that were not described."
+            )
+        first = scores.argmax(axis=1)
+        for columns, one in zip(found, listed, strict=True):
+            columns.append(_of_scores(scores, first, here, one))
+    if here.stop != num_queries:
+        raise ValueError(
+            f"Similarities are of {here.stop} queries or more, but right tiles are of "
+            f"{num_queries}: give all blocks of rows, in order."
+        )
+    return [Ranks(*np.concatenate(columns, axis=1)) for columns in found]
 
 
 def errors_m(
@@ -359,24 +396,37 @@ class _Count:
     """Ranks by one protocol of a block of queries, as blocks of tiles pass by."""
 
     def __init__(
-        self, listed: _Listed, here: slice, block: Descriptors, tiles: Descriptors, plan: BlockPlan
+        self,
+        listed: _Listed,
+        here: slice,
+        num_tiles: int,
+        scores_of: Callable[[Indices, Indices], npt.NDArray[np.float32]],
     ) -> None:
+        """Begin to count.
+
+        Args:
+            listed: The protocol.
+            here: The queries of the block.
+            num_tiles: Of the gallery.
+            scores_of: Scores of single pairs, of rows in the block and tiles.
+        """
+        num_rows: int = here.stop - here.start
         row, tile = listed.right.of_rows(here.start, here.stop)
         ignored_row, ignored_tile = listed.ignored.of_rows(here.start, here.stop)
-        score = _paired(block, tiles, row, tile, plan.rows)
-        self.best = np.full(len(block), -np.inf, np.float32)
+        score = scores_of(row, tile)
+        self.best = np.full(num_rows, -np.inf, np.float32)
         np.maximum.at(self.best, row, score)
-        self.num_right = np.bincount(row[score >= self.best[row] - TIE], minlength=len(block))
+        self.num_right = np.bincount(row[score >= self.best[row] - TIE], minlength=num_rows)
         # what does not compete, in the order in which blocks of tiles come
         both = np.stack([np.append(tile, ignored_tile), np.append(row, ignored_row)])
         self.out_tile, self.out_row = np.unique(both, axis=1)
-        is_right = np.isin(self.out_tile * len(block) + self.out_row, tile * len(block) + row)
-        num_ignored = np.bincount(self.out_row[~is_right], minlength=len(block))
-        self.num_tiles = len(tiles) - num_ignored
-        self.num_better, self.num_as_good = np.zeros((2, len(block)), np.int64)
+        is_right = np.isin(self.out_tile * num_rows + self.out_row, tile * num_rows + row)
+        num_ignored = np.bincount(self.out_row[~is_right], minlength=num_rows)
+        self.num_tiles = num_tiles - num_ignored
+        self.num_better, self.num_as_good = np.zeros((2, num_rows), np.int64)
 
     def add(self, scores: npt.NDArray[np.float32], first: int) -> None:
-        """Count inner products, (queries of the block, tiles from first)."""
+        """Count scores, (queries of the block, tiles from first)."""
         low, high = np.searchsorted(self.out_tile, (first, first + scores.shape[1]))
         row, col = self.out_row[low:high], self.out_tile[low:high] - first
         out_scores = scores[row, col]
@@ -404,7 +454,8 @@ def _ranks_among_all(
     for start in range(0, len(queries), plan.rows):
         block = _checked(queries, start, start + plan.rows, "queries")
         here = slice(start, start + len(block))
-        counts = [_Count(listed, here, block, tiles, plan) for listed in protocols]
+        pairs = functools.partial(_paired, block, tiles, at_once=plan.rows)
+        counts = [_Count(listed, here, len(tiles), pairs) for listed in protocols]
         highest = np.full(len(block), -np.inf, np.float32)
         for first in range(0, len(tiles), plan.rows):
             other = _checked(tiles, first, first + plan.rows, "tiles", is_new=start == 0)
@@ -421,34 +472,44 @@ def _ranks_among_all(
     return [Ranks(*one) for one in columns]
 
 
-def _ranks_among(
+def _of_scores(
+    scores: npt.NDArray[np.float32], first: Indices, here: slice, listed: _Listed
+) -> Indices:
+    """(5, rows) as the fields of Ranks, of the scores of some queries and all tiles."""
+    if listed.candidates is not None:
+        return _among(lambda query, found: scores[query - here.start, found], here, listed,
+                      listed.candidates)  # fmt: skip
+    count = _Count(listed, here, scores.shape[1], lambda row, tile: scores[row, tile])
+    count.add(scores, 0)
+    return np.vstack([count.columns(), first])
+
+
+def _among(
     scores_of: Callable[[int, Indices], npt.NDArray[np.float32]],
-    num_queries: int,
-    num_tiles: int,
+    here: slice,
     listed: _Listed,
-) -> Ranks:
-    """Query by query, among its candidates, or all."""
-    columns = np.zeros((5, num_queries), np.int64)
-    for k in range(num_queries):
-        found = np.arange(num_tiles)
-        if listed.candidates is not None:
-            found = np.unique(listed.candidates[k])
+    candidates: TileLists,
+) -> Indices:
+    """(5, rows) as the fields of Ranks, query by query, each among its candidates."""
+    columns = np.zeros((5, here.stop - here.start), np.int64)
+    for row, query in enumerate(range(here.start, here.stop)):
+        found = np.unique(candidates[query])
         if found.size == 0:
-            columns[4, k] = -1
+            columns[4, row] = -1
             continue
-        is_right = np.isin(found, listed.right[k])
-        competes = ~is_right & ~np.isin(found, listed.ignored[k])
-        scores = scores_of(k, found)
+        is_right = np.isin(found, listed.right[query])
+        competes = ~is_right & ~np.isin(found, listed.ignored[query])
+        scores = scores_of(query, found)
         best = scores[is_right].max(initial=-np.inf)
         num_better = np.count_nonzero(scores[competes] > best + TIE)
-        columns[:, k] = (
+        columns[:, row] = (
             num_better,
             np.count_nonzero(scores[competes] > best - TIE) - num_better,
             np.count_nonzero(scores[is_right] > best - TIE),
             np.count_nonzero(competes | is_right),
             found[scores.argmax()],
         )
-    return Ranks(*columns)
+    return columns
 
 
 def _paired(
@@ -492,13 +553,24 @@ def _checked(
 
 
 def _around(
-    query_position_m: npt.ArrayLike, tile_position_m: npt.ArrayLike, radius_m: float, *, norm: float
+    centre_m: npt.ArrayLike,
+    place_m: npt.ArrayLike,
+    radius_m: npt.NDArray[np.float64],
+    *,
+    norm: float,
 ) -> TileLists:
-    tree = spatial.cKDTree(np.asarray(tile_position_m, np.float64))
-    found = tree.query_ball_point(
-        np.asarray(query_position_m, np.float64), radius_m, p=norm, return_sorted=True
-    )
-    return TileLists.of(list(found))
+    """For each centre the places within its radius; lists of Python are of a block of centres."""
+    centre_m = np.asarray(centre_m, np.float64).reshape(-1, 2)
+    radius_m = np.broadcast_to(radius_m, len(centre_m))
+    tree = spatial.cKDTree(np.asarray(place_m, np.float64).reshape(-1, 2))
+    counts, indices = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(centre_m), _CENTRES):
+        rows = slice(start, start + _CENTRES)
+        found = tree.query_ball_point(centre_m[rows], radius_m[rows], p=norm, return_sorted=True)
+        counts.append(np.array([len(row) for row in found], np.int64))
+        indices += [np.array(list(itertools.chain.from_iterable(found)), np.int64)]
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    return TileLists(starts, np.concatenate(indices))
 
 
 def _log_choose(n: npt.NDArray[np.int64], k: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

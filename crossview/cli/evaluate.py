@@ -163,11 +163,18 @@ def offset(dataset: options.Dataset) -> None:
 @click.option("--pixels", is_flag=True, help="In place of --model: the correlation of grey levels.")
 @click.option("--split", help="Only views of this split.")
 @click.option(
+    "--tiles",
+    type=click.Choice(("split", "region")),
+    help="Look among the tiles of the views of --split, or all of their regions. By default those "
+    "of the split where every tile is a view's own and of one split, as in CVUSA and CVACT.",
+)
+@click.option(
     "--heading-spread-deg",
     type=click.FloatRange(0, 180),
     default=5.0,
     show_default=True,
-    help="Headings are known up to this, both ways; 180 is unknown.",
+    help="Headings are known up to this, both ways; 180 is unknown, as it always is to networks "
+    "with a limited field of view.",
 )
 @click.option(
     "--fov-deg",
@@ -193,6 +200,7 @@ def retrieval(
     untrained: str | None,
     pixels: bool,
     split: str | None,
+    tiles: str | None,
     heading_spread_deg: float,
     fov_deg: float,
     prior_radius_m: float,
@@ -202,11 +210,13 @@ def retrieval(
     """Look for every view of DATASET among its tiles, and print recalls.
 
     Shares are fractions, ties never help. recall_K: the view's own tile is among the first K;
-    any_within_5m_1: the first tile's centre is within 5 m; contains_camera_1: it shows the place at
-    all; local_recall_K: among the tiles within --prior-radius-m only; hit_rate: at 1, where tiles
-    that show the place beside its own do not compete. Metres are those to the first tile's centre
-    or, with_offset, to where in it the network sees the camera. Images that cannot be read are
-    named, and counted as excluded_. The file of --json also has the curve of metres.
+    any_within_5m_K: the centre of one of them is within 5 m; contains_camera_1: the first shows the
+    place at all; local_recall_K: among the tiles within --prior-radius-m only; hit_rate: at 1,
+    where tiles that show the place beside its own do not compete. Metres are those to the first
+    tile's centre or, with_offset, to where in it the network sees the camera. Images that cannot be
+    read are named, and counted as excluded_. At one_percent_floor K is a hundredth of the tiles,
+    rounded down: of less than 100 tiles that is 0, and the figure null. The file of --json also has
+    the curve of metres.
     """
     from crossview.manifest import Manifest
     from crossview.retrieval import CURVE, Describer, Exam, PixelCorrelation, Seeing
@@ -228,8 +238,8 @@ def retrieval(
 
         describer = new_encoder(str(untrained), seed=seed)
     needs_heading = seeing.needs_heading(describer.preprocessing)
-    exam = Exam.of(Manifest.load(dataset), split=split, needs_heading=needs_heading)
-    found = exam.examine(describer, seeing, prior_radius_m=prior_radius_m)
+    exam = Exam.of(Manifest.load(dataset), split=split, needs_heading=needs_heading, tiles=tiles)
+    found = exam.report(describer, seeing, prior_radius_m=prior_radius_m)
     if json_path is not None:
         with atomic.replacing(json_path) as temporary:
             temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
