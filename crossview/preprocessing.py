@@ -17,7 +17,7 @@ from scipy import sparse
 from crossview.angles import FULL_TURN_DEG
 from crossview.cameras import Equirectangular, Pinhole, map_from_camera
 from crossview.overlaps import along_rows, overlap_shares, touched
-from crossview.polar import CONVENTIONS, polar_tile
+from crossview.polar import CONVENTIONS, RESCALES, polar_tile
 from crossview.rectify import rectified
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Preprocessing:
         footprint_m: Side of the square overhead image on the ground; None where it may be any.
         polar: Convention of the polar transform of the overhead image (see polar.polar_grid);
             None leaves it square.
+        rescale: "minmax" stretches every polar image to 0..255, as weights of SAFA that were
+            published expect it (see polar.polar_tile); None does not.
     """
 
     ground_px: tuple[int, int]
@@ -52,6 +54,7 @@ class Preprocessing:
     fov_deg: float = FULL_TURN_DEG
     footprint_m: float | None = None
     polar: str | None = "crossview"
+    rescale: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("ground_px", "overhead_px"):
@@ -71,6 +74,11 @@ class Preprocessing:
         if self.polar not in (None, *CONVENTIONS):
             raise ValueError(
                 f"polar is None or one of {', '.join(CONVENTIONS)}, got {self.polar!r}."
+            )
+        if self.rescale not in RESCALES or (self.rescale and self.polar is None):
+            raise ValueError(
+                f"rescale is one of {RESCALES} and of polar images only, got {self.rescale!r} with "
+                f"polar {self.polar!r}."
             )
         if self.footprint_m is not None and not 0 < self.footprint_m < math.inf:
             raise ValueError(f"footprint_m is above 0 or None, got {self.footprint_m}.")
@@ -149,11 +157,14 @@ class Preprocessing:
         Returns:
             (rows, cols, 3) uint8 RGB at overhead_px.
         """
-        return overhead_image(image, *self.overhead_px, polar=self.polar)
+        return overhead_image(image, *self.overhead_px, polar=self.polar, rescale=self.rescale)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return json.loads(json.dumps(asdict(self)))
+        plain = json.loads(json.dumps(asdict(self)))
+        if self.rescale is None:  # encoders that are older than it keep their fingerprints
+            del plain["rescale"]
+        return plain
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Preprocessing:

@@ -1,6 +1,7 @@
 """What encoders look at: azimuth by columns, elevation by rows, north in the middle."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,6 +193,20 @@ def test_a_square_overhead_image_is_averaged():
 def test_preprocessing_survives_json():
     rules = Preprocessing((9, 18), (10, 10), (-30.0, 20.5), 90.0, 50.0, None)
     assert Preprocessing.from_json(rules.to_json()) == rules
+    stretched = Preprocessing((9, 18), (10, 10), polar="safa", rescale="minmax")
+    assert Preprocessing.from_json(stretched.to_json()) == stretched
+    # fingerprints of encoders that were stored before there was such a thing
+    assert "rescale" not in rules.to_json()
+
+
+def test_polar_images_are_stretched_as_published_weights_expect_them():
+    tile = np.random.default_rng(0).integers(60, 160, (40, 40, 3), dtype=np.uint8)
+    rules = Preprocessing((8, 32), (8, 32), polar="safa")
+    plain, stretched = rules.overhead(tile), replace(rules, rescale="minmax").overhead(tile)
+    assert (stretched.min(), stretched.max()) == (0, 255)
+    low, high = float(plain.min()), float(plain.max())
+    expected = (plain - low) * 255 / (high - low)
+    assert np.abs(stretched - expected).max() < 5  # of values before they were rounded
 
 
 @pytest.mark.parametrize(
@@ -202,6 +217,8 @@ def test_preprocessing_survives_json():
         ({"fov_deg": 0.0}, "fov_deg"),
         ({"footprint_m": -1.0}, "footprint_m"),
         ({"polar": "polar"}, "safa"),
+        ({"rescale": "byte"}, "minmax"),
+        ({"rescale": "minmax", "polar": None}, "polar images only"),
     ],
 )
 def test_impossible_preprocessing_is_refused(wrong, message):
