@@ -7,11 +7,9 @@ places. Global: random batches, all pairs are negatives alike. Neighbours: batch
 
 import logging
 
-import numpy as np
-
 from benchmarks import retrieval_worlds as worlds
 from benchmarks.harness import Results
-from benchmarks.retrieval import evaluated
+from benchmarks.retrieval import cell, evaluated
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +54,12 @@ def run(*, quick: bool) -> Results:
             numbers[name] = found
             local = [one["local_recall_1"] for one in found]
             others = (
-                float(np.mean([one[key] for one in found]))
+                cell([one[key] for one in found])
                 for key in ("local_recall_5", "recall_1", "recall_one_percent_floor")
             )
             rows.append(
-                f"| {name} | {np.mean(local):.3f} ({', '.join(f'{one:.3f}' for one in local)}) | "
-                + " | ".join(f"{one:.3f}" for one in others)
+                f"| {name} | {cell(local)} ({', '.join(f'{one:.3f}' for one in local)}) | "
+                + " | ".join(others)
                 + " |"
             )
             logger.info("%s", rows[-1])

@@ -87,4 +87,10 @@ def row(camera: str, name: str, found: dict[str, Any]) -> str:
         *(f"recall_{k}" for k in (1, 5, 10)), "recall_one_percent_floor", "local_recall_1",
         "any_within_5m_1",
     )  # fmt: skip
-    return f"| {camera} | {name} | " + " | ".join(f"{found[s]:.3f}" for s in shares) + " |"
+    return f"| {camera} | {name} | " + " | ".join(cell([found[s]]) for s in shares) + " |"
+
+
+def cell(shares: list[float | None]) -> str:
+    """The mean of shares, or a dash where there are none, as of 1 % of less than 100 tiles."""
+    there = [share for share in shares if share is not None]
+    return f"{sum(there) / len(there):.3f}" if there else "-"
