@@ -69,6 +69,9 @@ METRES = (1.0, 5.0, 10.0, 25.0)
 """Errors of the first tile, or of the place that a network sees in it."""
 
 
+_LEAST_CONTRAST = 0.1
+"""Length of standardised grey levels; that of a single pixel that differs by one is 0.3."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -125,7 +128,13 @@ class PixelCorrelation:
         """Standardised grey levels, (batch, rows * cols) float32 of length 1."""
         grey = images.mean(axis=3, dtype=np.float32).reshape(len(images), -1)
         grey -= grey.mean(axis=1, keepdims=True)
-        return grey / np.maximum(np.linalg.norm(grey, axis=1, keepdims=True), 1e-12)
+        length = np.linalg.norm(grey, axis=1, keepdims=True)
+        # an image of one grey correlates with none but another such
+        return np.where(
+            length < _LEAST_CONTRAST,
+            np.float32(grey.shape[1] ** -0.5),
+            grey / np.maximum(length, _LEAST_CONTRAST),
+        )
 
     overhead_descriptors = ground_descriptors
 

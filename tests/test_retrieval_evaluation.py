@@ -207,9 +207,17 @@ def test_similarities_that_are_given_rank_as_products_do(town):
     for got, one in zip(ranks_of(similarity, protocols), expected, strict=True):
         for name in ("num_better", "num_tied", "num_right", "num_tiles", "first"):
             assert np.array_equal(getattr(got, name), getattr(one, name)), name
-    similarity[3, 4] = np.nan
-    with pytest.raises(ValueError, match="must be finite"):
-        ranks_of(similarity, protocols)
+    in_blocks = ranks_of((similarity[k : k + 7] for k in range(0, 130, 7)), protocols)
+    for got, one in zip(in_blocks, expected, strict=True):
+        for name in ("num_better", "num_tied", "num_right", "num_tiles", "first"):
+            assert np.array_equal(getattr(got, name), getattr(one, name)), name
+    for wrong in (similarity[:100], np.concatenate([similarity, similarity])):
+        with pytest.raises(ValueError, match="but right tiles are of 130"):
+            ranks_of(iter([wrong[:60], wrong[60:]]), protocols)
+    for value in (np.nan, np.inf, -np.inf):
+        similarity[3, 4] = value
+        with pytest.raises(ValueError, match="must be finite"):
+            ranks_of(similarity, protocols)
 
 
 # Ties
@@ -296,6 +304,29 @@ def test_edges_and_radii_are_inclusive():
     assert list(tiles_within([[0.0, 0]], tile_m, 10.0)[0]) == [0, 1]
     assert list(tiles_containing([[0.0, 0]], tile_m, 20.0)[0]) == [0, 1, 2]
     assert list(tiles_containing([[0.0, 0]], tile_m, 19.9)[0]) == [0]
+
+
+def test_tiles_of_other_sides_hold_what_is_in_them(town):
+    """One city's tiles are larger than another's."""
+    side_m = np.random.default_rng(5).choice([30.0, 50.0, 76.8], 200)
+    holding = tiles_containing(town.query_m, town.tile_m, side_m)
+    assert len(holding) == 130
+    for q, place_m in enumerate(town.query_m):
+        inside = abs(town.tile_m - place_m).max(axis=1) <= side_m / 2
+        assert list(holding[q]) == list(np.flatnonzero(inside))
+    for count in (0, 1):
+        few = tiles_containing(town.query_m[:count], town.tile_m, side_m)
+        assert (
+            len(few) == count and len(tiles_within(town.query_m[:count], town.tile_m, 9)) == count
+        )
+
+
+def test_neighbours_are_the_same_in_blocks(town, monkeypatch):
+    whole = tiles_within(town.query_m, town.tile_m, 60.0)
+    monkeypatch.setattr("crossview.retrieval_evaluation._CENTRES", 7)
+    blocks = tiles_within(town.query_m, town.tile_m, 60.0)
+    assert np.array_equal(whole.starts, blocks.starts)
+    assert np.array_equal(whole.indices, blocks.indices)
 
 
 def test_great_circle_by_hand():
