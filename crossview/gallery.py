@@ -8,32 +8,52 @@ look like a query (`search`, `search_many`), and how probable the query is at ev
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from crossview import angles, exact_search, gallery_files
-from crossview.errors import FrameMismatchError, GalleryError, MapOutsideError
+from crossview.errors import (
+    FrameMismatchError,
+    GalleryError,
+    MapOutsideError,
+    OutOfRegionError,
+)
 from crossview.exact_search import Ranking
 from crossview.frames import LocalFrame
 from crossview.gallery_files import STRIP_M, Excluded, Model
 from crossview.grids import Bounds, MapGrid, PoseGrid
 from crossview.posterior import Posterior
+from crossview.preprocessing import stated_heading_deg
+from crossview.retrieval_evaluation import great_circle_m
 from crossview.statements import OUTSIDE
 from crossview.strips import Disc, Prior, Strips, probability_at, strip_order
 
-__all__ = ["Disc", "Encoder", "Gallery", "Prior", "Ranking", "TileProbabilities"]
+__all__ = [
+    "Disc",
+    "Encoder",
+    "Gallery",
+    "Orienting",
+    "Prior",
+    "Ranking",
+    "TileProbabilities",
+    "takes_headings",
+]
 
 MAX_REFERENCE_TILES = 8192
 """Tiles, evenly over the gallery, that say how likely a query is at any place."""
 
 _CELLS_PER_FOOTPRINT = 4
 """Of a grid with fewer cells along the side of a tile, parts of cells are looked at."""
+
+_PARTS_AT_ONCE = 1 << 17
+"""Parts of cells that are looked at together: what coarse grids need in memory beside an answer."""
 
 _LENGTH_TOLERANCE = 1e-3
 """How far the length of a query's descriptor may be off one."""
@@ -59,6 +79,44 @@ class Encoder(Protocol):
         Or with headings one for each, (headings, dimensions): as if the middle of the query looked
         there, clockwise from the tiles' upper edge.
         """
+
+
+@runtime_checkable
+class Orienting(Protocol):
+    """An encoder that finds where a query looks, such as nn.encoders.OrientedEncoder.
+
+    Its descriptors are maps of azimuth, so that it can be asked for headings at any field of view.
+    """
+
+    def similarities(self, overhead: np.ndarray, ground: np.ndarray) -> Any:
+        """(overhead, ground) of descriptors, each pair at the heading that fits best."""
+
+    def headings_deg(self, overhead: np.ndarray, ground: np.ndarray) -> np.ndarray:
+        """(overhead, ground), where the middles of queries look that were described at 0."""
+
+
+def takes_headings(encoder: Encoder) -> bool:
+    """Whether descriptors of a query depend on where it is said to look.
+
+    They do not where an encoder of a limited field of view sees the middle of a query, wherever
+    that looks.
+    """
+    return encoder.preprocessing.is_full_turn or isinstance(encoder, Orienting)
+
+
+def require_headings(encoder: Encoder, num_headings: int) -> None:
+    """Refuse to ask an encoder for several headings that cannot be asked.
+
+    Raises:
+        GalleryError: It sees nothing of where a query looks.
+    """
+    if num_headings > 1 and not takes_headings(encoder):
+        name = getattr(encoder, "architecture", type(encoder).__qualname__)
+        raise GalleryError(
+            f"The encoder {name!r} with fov_deg={encoder.preprocessing.fov_deg:g} sees nothing of "
+            f"where a query looks, so queries cannot be described at {num_headings} headings. "
+            "Build its gallery with one (--headings 1), or use the architecture dsm."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +151,7 @@ class Gallery:
         scale: What makes similarities log-likelihoods; needed for log_likelihood.
         num_headings: How many descriptors a query has, one for each heading that it may have:
             heading bin k is centred on k * 360 / num_headings. With 1 the encoder is asked once,
-            and the answer holds for every heading.
+            at the heading that the query states, and the answer holds for every heading.
         strip_m: Height of a strip.
         images: (N,) files of the tiles from image_root, or "".
         image_root: Where they begin.
@@ -147,6 +205,7 @@ class Gallery:
         self.strips  # noqa: B018  # refuses places that are not in strips
         if self.encoder is not None:
             self.model.require(Model.of(self.encoder))
+            require_headings(self.encoder, self.num_headings)
 
     @classmethod
     def of(
@@ -228,6 +287,11 @@ class Gallery:
         """How many tiles have a descriptor."""
         return len(self.positions_m)
 
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"gallery {self.name!r}" if self.name else "gallery"
+
     def image_path(self, row: int) -> Path:
         """The image of a tile.
 
@@ -235,7 +299,7 @@ class Gallery:
             GalleryError: The gallery does not say where images are.
         """
         if self.images is None or not self.images[row]:
-            raise GalleryError(f"The gallery {self.name!r} does not say where its images are.")
+            raise GalleryError(f"The {self.title} does not say where its images are.")
         return Path(self.image_root) / str(self.images[row])
 
     # -------------------------------------------------------------- search
@@ -259,12 +323,24 @@ class Gallery:
             GalleryError: The prior is a Posterior and the gallery has no scale.
         """
         descriptors = self.described(query)
-        if prior is None:
-            similarity = self.similarity(descriptors)
-            best = exact_search.best(similarity, k)
-            return Ranking(best, similarity[best])
         rows = self.rows_inside(prior)
-        similarity = exact_search.to_rows(self.descriptors, descriptors, rows).max(axis=1)
+        if prior is None:
+            similarity = exact_search.to_all(self.descriptors, descriptors)
+        else:
+            similarity = exact_search.to_rows(self.descriptors, descriptors, rows)
+        return self.ranked(rows, similarity.max(axis=1), k, prior=prior)
+
+    def ranked(
+        self, rows: np.ndarray, similarity: np.ndarray, k: int, *, prior: Prior | None = None
+    ) -> Ranking:
+        """As search, of similarities that something else computed.
+
+        Args:
+            rows: As rows_inside gives them for the prior, (n,).
+            similarity: Of their tiles, (n,).
+            k: How many at most.
+            prior: As in search.
+        """
         score = similarity
         if isinstance(prior, Posterior):
             probability = probability_at(prior, self.positions_m[rows])
@@ -289,13 +365,15 @@ class Gallery:
         """Of a query to every tile, (N,) float32; of several descriptors the best counts."""
         return exact_search.to_all(self.descriptors, self.described(query)).max(axis=1)
 
-    def rows_inside(self, prior: Prior) -> np.ndarray:
-        """Tiles whose middle a prior holds: rows in ascending order, (n,) int64.
+    def rows_inside(self, prior: Prior | None) -> np.ndarray:
+        """Tiles whose middle a prior holds, all without one: rows in ascending order, (n,) int64.
 
         Raises:
             FrameMismatchError: A Posterior is in another frame.
             MapOutsideError: There is none; the message says how far the nearest is.
         """
+        if prior is None:
+            return np.arange(self.num_tiles)
         if isinstance(prior, Posterior):
             self._require_frame(prior.grid.map)
         rows = self.strips.rows_inside(prior)
@@ -303,31 +381,56 @@ class Gallery:
             raise self._outside(self.strips.distance_m(prior))
         return rows
 
-    # ---------------------------------------------------------- likelihood
-
-    def described(self, query: Any) -> np.ndarray:
-        """The descriptors of a query, (headings, D) float32; arrays are taken as descriptors.
+    def disc(self, lat_deg: float, lon_deg: float, radius_m: float) -> Disc:
+        """A prior: all places within a distance of one on the globe.
 
         Raises:
-            GalleryError: There is no encoder, or a descriptor is none.
+            MapOutsideError: The place is farther away than any tile of a gallery can be; the
+                message says how far.
+        """
+        try:
+            return Disc(*self.frame.to_local(lat_deg, lon_deg), radius_m)
+        except OutOfRegionError as error:
+            middle = self.frame.to_geodetic(*self.positions_m.mean(axis=0))
+            away_m = float(great_circle_m(lat_deg, lon_deg, *middle))
+            raise MapOutsideError(
+                f"No tile of the {self.title} lies inside the prior: latitude {lat_deg:g}, "
+                f"longitude {lon_deg:g} is about {away_m / 1000:.0f} km from the gallery. Check "
+                "that both are about the same place, and that the two are not swapped."
+            ) from error
+
+    # ---------------------------------------------------------- likelihood
+
+    def described(self, query: Any, *, heading_deg: float | None = None) -> np.ndarray:
+        """The descriptors of a query, (headings, D) float32; arrays are taken as descriptors.
+
+        One is made at the heading that is given, else one for each of the gallery's num_headings;
+        where that is 1, at the heading that the query states. An encoder that sees nothing of where
+        a query looks (see takes_headings) makes one without.
+
+        Args:
+            query: What the encoder describes.
+            heading_deg: Where its middle looks, clockwise from true north, if that is known.
+
+        Raises:
+            GalleryError: There is no encoder, a descriptor is none, or nobody says where the query
+                looks.
         """
         if isinstance(query, np.ndarray):
             return _checked(np.atleast_2d(query), self.descriptors.shape[1])
         if self.encoder is None:
             raise GalleryError(
-                f"The gallery {self.name!r} was loaded without an encoder, so it cannot describe a "
+                f"The {self.title} was loaded without an encoder, so it cannot describe a "
                 f"{type(query).__name__}. Use Gallery.load(folder, encoder)."
             )
-        if self.num_headings == 1:
-            described = self.encoder.describe(query)
-        else:
-            headings_deg = angles.bin_headings_deg(self.num_headings)
-            described = self.encoder.describe(query, headings_deg=headings_deg)
-        described = np.atleast_2d(described)
-        if len(described) != self.num_headings:
+        if not takes_headings(self.encoder):
+            return _checked(np.atleast_2d(self.encoder.describe(query)), self.descriptors.shape[1])
+        headings_deg = self._headings_deg(query, heading_deg)
+        described = np.atleast_2d(self.encoder.describe(query, headings_deg=headings_deg))
+        if len(described) != len(headings_deg):
             raise GalleryError(
-                f"The encoder gave {len(described)} descriptors of a query for {self.num_headings} "
-                "headings."
+                f"The encoder gave {len(described)} descriptors of a query for "
+                f"{len(headings_deg)} headings."
             )
         return _checked(described, self.descriptors.shape[1])
 
@@ -353,8 +456,8 @@ class Gallery:
             MapOutsideError: No tile reaches the grid.
         """
         descriptors = self._described_for_bins(query)
-        rows, owner = self._owners(grid.map)
-        return self._spread(self._log_ratios(descriptors, rows), owner, grid)
+        shares = self._shares(grid.map)
+        return self._spread(self._log_ratios(descriptors, shares.rows), shares, grid)
 
     def log_likelihood_of(self, similarity: np.ndarray, grid: PoseGrid) -> np.ndarray:
         """As log_likelihood, of similarities that something else computed, such as a correlation.
@@ -370,9 +473,9 @@ class Gallery:
                 f"Similarities are one finite number for each of {self.num_tiles} tiles, or one "
                 f"for each heading too; got an array of {similarity.shape}."
             )
-        rows, owner = self._owners(grid.map)
+        shares = self._shares(grid.map)
         scores = self._fitted_scale() * similarity
-        return self._spread(scores[rows] - log_mean_exp(scores), owner, grid)
+        return self._spread(scores[shares.rows] - log_mean_exp(scores), shares, grid)
 
     def probabilities(
         self, query: Any, *, prior: Prior | None = None, none: float = OUTSIDE
@@ -388,7 +491,7 @@ class Gallery:
         if not 0 <= none < 1:
             raise ValueError(f"none must be a probability in [0, 1), got {none}.")
         descriptors = self._described_for_bins(query)
-        rows = np.arange(self.num_tiles) if prior is None else self.rows_inside(prior)
+        rows = self.rows_inside(prior)
         weight = np.ones(len(rows))
         if isinstance(prior, Posterior):
             weight = probability_at(prior, self.positions_m[rows])
@@ -412,7 +515,30 @@ class Gallery:
         """Of a query to the tiles that stand for the whole gallery, (tiles, headings) float32."""
         return self._reference @ descriptors.T
 
+    @functools.cached_property
+    def convergence_deg(self) -> float:
+        """Where the tiles' upper edges point in the middle of the gallery, from true north."""
+        return float(self.frame.convergence_deg(*self.positions_m.mean(axis=0)))
+
     # ------------------------------------------------------------- private
+
+    def _headings_deg(self, query: Any, heading_deg: float | None) -> np.ndarray:
+        """Where a query may look, clockwise from the tiles' upper edges, (headings,)."""
+        if heading_deg is None and self.num_headings > 1:
+            return angles.bin_headings_deg(self.num_headings)
+        if heading_deg is None:
+            # queries of other people's encoders may be anything
+            has_fix = hasattr(query, "fix")
+            heading_deg = stated_heading_deg(query) if has_fix else None
+        if heading_deg is None:
+            raise GalleryError(
+                f"The {type(query).__name__} does not say where it looks, and the {self.title} "
+                "describes a query at one heading: its answer would be that of a camera that looks "
+                "north. State the heading from true north (heading_deg, --heading-deg), or build "
+                "the gallery with several headings (num_headings=16, --headings 16). To an encoder "
+                "that was trained for any heading state any."
+            )
+        return np.array([heading_deg - self.convergence_deg])
 
     def _described_for_bins(self, query: Any) -> np.ndarray:
         descriptors = self.described(query)
@@ -433,7 +559,7 @@ class Gallery:
     def _fitted_scale(self) -> float:
         if self.scale is None:
             raise GalleryError(
-                f"Nobody has fitted the scale of the gallery {self.name!r}, so its similarities "
+                f"Nobody has fitted the scale of the {self.title}, so its similarities "
                 "are no probabilities. Fit it on held-out queries (`crossview gallery fit`), or "
                 "give one: gallery.with_scale(scale)."
             )
@@ -453,7 +579,7 @@ class Gallery:
 
     def _outside(self, distance_m: float) -> MapOutsideError:
         return MapOutsideError(
-            f"No tile of the gallery {self.name!r} lies inside the prior: the nearest is "
+            f"No tile of the {self.title} lies inside the prior: the nearest is "
             f"{distance_m:.0f} m away. Check that both are about the same place, or widen the "
             "prior."
         )
@@ -466,12 +592,12 @@ class Gallery:
         return self.descriptors[rows].astype(np.float32)
 
     @functools.cached_property
-    def _owners(self) -> Callable[[MapGrid], tuple[np.ndarray, np.ndarray]]:
-        """Tiles that reach a grid, and which of them owns each cell (see owners)."""
+    def _shares(self) -> Callable[[MapGrid], _Shares]:
+        """Which tiles own the cells of a grid."""
         # queries of one place often have one grid
-        return functools.lru_cache(maxsize=4)(self._find_owners)
+        return functools.lru_cache(maxsize=4)(self._find_shares)
 
-    def _find_owners(self, cells: MapGrid) -> tuple[np.ndarray, np.ndarray]:
+    def _find_shares(self, cells: MapGrid) -> _Shares:
         self._require_frame(cells)
         parts = math.ceil(_CELLS_PER_FOOTPRINT * cells.cell_m / self.footprint_m)
         half_m, box = self.footprint_m / 2, cells.bounds
@@ -482,18 +608,90 @@ class Gallery:
         )
         if rows.size == 0:
             raise self._outside(self.strips.distance_to_box_m(box))
-        return rows, owners(self.positions_m[rows], self.footprint_m, cells.divided(max(parts, 1)))
+        return _Shares.of(rows, self.positions_m[rows], self.footprint_m, cells, max(parts, 1))
 
-    def _spread(self, scores: np.ndarray, owner: np.ndarray, grid: PoseGrid) -> np.ndarray:
+    def _spread(self, scores: np.ndarray, shares: _Shares, grid: PoseGrid) -> np.ndarray:
         """Log-likelihoods of tiles and headings, (n, headings), on the cells of a grid."""
         values = _on_bins(scores, grid.num_headings)
         values = np.concatenate([values, np.zeros((1, values.shape[1]))]).astype(np.float32)
-        height, width = grid.map.shape
-        parts = owner.shape[0] // height
-        if parts == 1:
-            return values[owner]
-        closely = values[owner].reshape(height, parts, width, parts, -1)
-        return log_mean_exp(closely.astype(np.float64), axis=(1, 3)).astype(np.float32)
+        return shares.log_mean_exp(values).reshape(*grid.map.shape, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shares:
+    """Which tiles own the cells of a grid, and how much of each.
+
+    Args:
+        rows: Of the gallery, tiles that may reach the grid, (n,).
+        tiles: (entries,) int32, index into rows, -1 for none; the tiles of the first cell, then
+            those of the second.
+        num_parts: (entries,) int32, how many of a cell's parts are a tile's.
+        starts: (cells + 1,) int64, where the entries of each cell begin.
+        parts: Of a cell. Where it is 1, the two before are empty: each cell has one entry.
+    """
+
+    rows: np.ndarray
+    tiles: np.ndarray
+    num_parts: np.ndarray
+    starts: np.ndarray
+    parts: int
+
+    @classmethod
+    def of(
+        cls,
+        rows: np.ndarray,
+        positions_m: np.ndarray,
+        footprint_m: float,
+        cells: MapGrid,
+        side: int,
+    ) -> _Shares:
+        """Shares of cells that are looked at in side x side parts (see owners), band by band."""
+        height, width = cells.shape
+        if side == 1:
+            owner = _owners_between(positions_m, footprint_m, cells, 0, height)
+            none = np.empty(0, np.int64)
+            return cls(rows, owner.ravel(), none.astype(np.int32), none, 1)
+        fine, band = cells.divided(side), max(_PARTS_AT_ONCE // (width * side**2), 1)
+        tiles, num_parts, num_tiles = [], [], [np.zeros(1, np.int64)]
+        for top in range(0, height, band):
+            bottom = min(top + band, height)
+            owner = _owners_between(positions_m, footprint_m, fine, top * side, bottom * side)
+            by_cell = owner.reshape(-1, side, width, side).swapaxes(1, 2).reshape(-1, side**2)
+            by_cell = np.sort(by_cell, axis=1)
+            is_first = np.ones(by_cell.shape, bool)
+            is_first[:, 1:] = by_cell[:, 1:] != by_cell[:, :-1]
+            first = np.flatnonzero(is_first)
+            tiles.append(by_cell.ravel()[first])
+            num_parts.append(np.diff(first, append=by_cell.size).astype(np.int32))
+            num_tiles.append(is_first.sum(axis=1))
+        starts = np.concatenate(num_tiles).cumsum()
+        return cls(rows, np.concatenate(tiles), np.concatenate(num_parts), starts, side**2)
+
+    def log_mean_exp(self, values: np.ndarray) -> np.ndarray:
+        """Of the parts of every cell, natural log of the mean of exponentials.
+
+        Args:
+            values: Of tiles, (n + 1, headings) float32; the last row is that of no tile.
+
+        Returns:
+            (cells, headings) float32.
+        """
+        if self.parts == 1:
+            return values[self.tiles]
+        mixed = np.empty((len(self.starts) - 1, values.shape[1]), np.float32)
+        at_once = max(_PARTS_AT_ONCE // values.shape[1], 1)
+        marks = np.arange(0, self.starts[-1], at_once)
+        edges = np.unique(np.searchsorted(self.starts, marks, side="right") - 1).tolist()
+        for top, bottom in itertools.pairwise((*edges, len(mixed))):
+            starts = self.starts[top : bottom + 1]
+            entries = slice(starts[0], starts[-1])
+            scores = values[self.tiles[entries]].astype(np.float64)
+            peak = np.maximum.reduceat(scores, starts[:-1] - starts[0])
+            scores -= np.repeat(peak, np.diff(starts), axis=0)
+            weights = np.exp(scores, out=scores) * self.num_parts[entries, None]
+            total = np.add.reduceat(weights, starts[:-1] - starts[0])
+            mixed[top:bottom] = np.log(total / self.parts) + peak
+        return mixed
 
 
 def owners(positions_m: np.ndarray, footprint_m: float, cells: MapGrid) -> np.ndarray:
@@ -507,13 +705,25 @@ def owners(positions_m: np.ndarray, footprint_m: float, cells: MapGrid) -> np.nd
     Returns:
         (rows, cols) int32, index of the tile; -1 where there is none.
     """
-    owner = np.full(cells.shape, -1, np.int32)
-    nearest = np.full(cells.shape, np.inf, np.float32)
+    owner = _owners_between(positions_m, footprint_m, cells, 0, cells.height)
+    owner.flags.writeable = False
+    return owner
+
+
+def _owners_between(
+    positions_m: np.ndarray, footprint_m: float, cells: MapGrid, first: int, end: int
+) -> np.ndarray:
+    """As owners, of the rows of a grid from first and before end."""
+    owner = np.full((end - first, cells.width), -1, np.int32)
+    nearest = np.full(owner.shape, np.inf, np.float32)
     half = footprint_m / 2 / cells.cell_m
     cols, rows = cells.to_pixel(*positions_m.T)
-    for i, (col, row) in enumerate(zip(cols.tolist(), rows.tolist(), strict=True)):
-        top, bottom = _centres_within(row - half, row + half, cells.height)
-        left, right = _centres_within(col - half, col + half, cells.width)
+    reaching = np.flatnonzero((rows + half > first) & (rows - half < end))
+    for i, col, row in zip(
+        reaching.tolist(), cols[reaching].tolist(), rows[reaching].tolist(), strict=True
+    ):
+        top, bottom = _centres_within(row - half, row + half, first, end)
+        left, right = _centres_within(col - half, col + half, 0, cells.width)
         if top >= bottom or left >= right:
             continue
         # by the larger of the two offsets: the nearest square that holds a cell, if any does
@@ -521,17 +731,19 @@ def owners(positions_m: np.ndarray, footprint_m: float, cells: MapGrid) -> np.nd
             np.abs(np.arange(top, bottom) + 0.5 - row)[:, None],
             np.abs(np.arange(left, right) + 0.5 - col)[None, :],
         ).astype(np.float32)
-        part = np.s_[top:bottom, left:right]
+        part = np.s_[top - first : bottom - first, left:right]
         closer = distance < nearest[part]
         owner[part][closer] = i
         nearest[part][closer] = distance[closer]
-    owner.flags.writeable = False
     return owner
 
 
-def _centres_within(low: float, high: float, count: int) -> tuple[int, int]:
-    """First and past-the-last of `count` cells whose centres lie between two positions."""
-    return max(math.ceil(low - 0.5), 0), min(math.floor(high - 0.5) + 1, count)
+def _centres_within(low: float, high: float, first: int, end: int) -> tuple[int, int]:
+    """The first and past-the-last cell whose centres lie between two positions.
+
+    Of the cells from `first` and before `end`.
+    """
+    return max(math.ceil(low - 0.5), first), min(math.floor(high - 0.5) + 1, end)
 
 
 def _checked(descriptors: np.ndarray, dimensions: int) -> np.ndarray:

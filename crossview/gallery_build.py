@@ -14,9 +14,10 @@ import numpy as np
 
 from crossview import angles, photos
 from crossview.errors import GalleryError, ManifestError, PhotoError
-from crossview.gallery import Encoder, Gallery
+from crossview.gallery import Encoder, Gallery, require_headings
 from crossview.gallery_files import BLOCK_TILES, Excluded, GalleryWriter, Index, Model
 from crossview.manifest import Manifest
+from crossview.pairs import cut, tile_side_m
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,9 @@ def build(
 ) -> Gallery:
     """Describe all tiles of a region; a build that was killed goes on with the block it was at.
 
-    A tile whose image cannot be read, or is not square or not as large on the ground as the others,
-    gets no descriptor: it is in Gallery.excluded with the reason.
+    Tiles that are larger than the encoder is for are cut to its footprint_m, as in training. A tile
+    whose image cannot be read, or is not square or not as large on the ground as the others, gets
+    no descriptor: it is in Gallery.excluded with the reason.
 
     Args:
         manifest: The dataset.
@@ -66,9 +68,11 @@ def build(
         progress: Says how far it is.
 
     Raises:
-        GalleryError: The tiles are no gallery, or the folder holds another one.
+        GalleryError: The tiles are no gallery or smaller than the encoder is for, it cannot be
+            asked for several headings, or the folder holds another gallery.
         ManifestError: There is no such region.
     """
+    require_headings(encoder, num_headings)
     folder = Path(folder)
     region = region or _only_region(manifest)
     frame = manifest.frame(region)
@@ -79,7 +83,7 @@ def build(
     turn_deg = rows["rotation_deg"].fillna(0.0).to_numpy() - frame.convergence_deg(x_m, y_m)
     _require_north_up(rows["tile_id"].tolist(), turn_deg)
     cell_m = dict(zip(rows["tile_id"], rows["cell_m"], strict=True))
-    reader = _Reader(manifest, cell_m, _footprint_m(manifest, cell_m, encoder))
+    reader = _Reader(manifest, cell_m, encoder.preprocessing.footprint_m)
     index = Index(
         frame=frame,
         footprint_m=reader.footprint_m,
@@ -130,12 +134,24 @@ def _batches(
 
 
 class _Reader:
-    """Reads tiles of one size on the ground."""
+    """Reads tiles of one size on the ground, or the middles of larger ones.
 
-    def __init__(self, manifest: Manifest, cell_m: dict[str, float], footprint_m: float) -> None:
-        self.footprint_m = footprint_m
+    Args:
+        manifest: The dataset.
+        cell_m: Of the pixels of tiles, by name.
+        wanted_m: Side that an encoder is for; None where it may be any.
+
+    Raises:
+        GalleryError: No tile can be read, or the first is smaller than what is wanted.
+    """
+
+    def __init__(
+        self, manifest: Manifest, cell_m: dict[str, float], wanted_m: float | None
+    ) -> None:
         self._manifest = manifest
         self._cell_m = cell_m
+        self._wanted_m = wanted_m
+        self.footprint_m = self._first_side_m()
 
     def __call__(self, tile_id: str) -> np.ndarray | Excluded:
         """The pixels of a tile, (side, side, 3) uint8 RGB, or why there are none."""
@@ -146,12 +162,44 @@ class _Reader:
         height_px, width_px = image.shape[:2]
         if height_px != width_px:
             return Excluded(tile_id, f"It has {width_px} x {height_px} pixels and is not square.")
-        side_m = width_px * self._cell_m[tile_id]
+        image = self._cut(image, self._cell_m[tile_id])
+        side_m = len(image) * self._cell_m[tile_id]
         if abs(side_m / self.footprint_m - 1) > SAME_FOOTPRINT:
             return Excluded(
                 tile_id, f"Its side is {side_m:.1f} m and that of others {self.footprint_m:.1f} m."
             )
         return image
+
+    def _cut(self, image: np.ndarray, cell_m: float) -> np.ndarray:
+        """The middle of a tile that is larger than wanted, as training cuts it."""
+        if self._wanted_m is None or len(image) < round(self._wanted_m / cell_m):
+            return image
+        return cut(image, cell_m, self._wanted_m)
+
+    def _first_side_m(self) -> float:
+        """Side on the ground of what is seen of the first tile that can be read."""
+        for tile_id, cell_m in self._cell_m.items():
+            try:
+                side_m = tile_side_m(self._manifest, tile_id)
+            except (PhotoError, ManifestError):
+                continue
+            return self._side_m(tile_id, side_m, cell_m)
+        raise GalleryError(
+            f"None of the {len(self._cell_m)} images of tiles can be read. Check the image_root of "
+            "the manifest: crossview-data check lists what is wrong."
+        )
+
+    def _side_m(self, tile_id: str, side_m: float, cell_m: float) -> float:
+        """What is left of the side of a tile that is cut."""
+        if self._wanted_m is None:
+            return side_m
+        if side_m < self._wanted_m * (1 - SAME_FOOTPRINT):
+            raise GalleryError(
+                f"The tile {tile_id} is {side_m:.1f} m wide and the encoder is for tiles of "
+                f"{self._wanted_m:.1f} m. Cut tiles of that size or larger ones, or train an "
+                "encoder on yours."
+            )
+        return min(side_m, round(self._wanted_m / cell_m) * cell_m)
 
 
 def _only_region(manifest: Manifest) -> str:
@@ -176,26 +224,3 @@ def _require_north_up(tile_ids: Sequence[str], turn_deg: np.ndarray) -> None:
             f"by {turn_deg[worst]:.1f} degrees, and at most {MAX_TURN_DEG:.0f} are taken as none. "
             "Cut them north-up (crossview-data satellite)."
         )
-
-
-def _footprint_m(manifest: Manifest, cell_m: dict[str, float], encoder: Encoder) -> float:
-    """Side of the first tile that can be read, which the encoder must have been made for."""
-    for tile_id, size_m in cell_m.items():
-        try:
-            tags = photos.read_tags(manifest.image_path("tiles", tile_id), ignore_gps=True)
-        except (PhotoError, ManifestError):
-            continue
-        footprint_m = tags.width_px * size_m
-        break
-    else:
-        raise GalleryError(
-            f"None of the {len(cell_m)} images of tiles can be read. Check the image_root of the "
-            "manifest: crossview-data check lists what is wrong."
-        )
-    expected_m = encoder.preprocessing.footprint_m
-    if expected_m is not None and abs(footprint_m / expected_m - 1) > SAME_FOOTPRINT:
-        raise GalleryError(
-            f"The tiles are {footprint_m:.1f} m wide and the encoder is for tiles of "
-            f"{expected_m:.1f} m. Cut tiles of that size, or train an encoder on yours."
-        )
-    return footprint_m

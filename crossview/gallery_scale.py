@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from crossview import angles
 from crossview.errors import GalleryError, ManifestError, PhotoError
 from crossview.frames import GeoPose, Pose
-from crossview.gallery import Gallery, log_mean_exp
+from crossview.gallery import Gallery, log_mean_exp, takes_headings
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
@@ -78,8 +78,10 @@ def fit_scale(gallery: Gallery, queries: Iterable[tuple[Any, Pose]]) -> ScaleFit
         anywhere.append(gallery.reference_similarity(descriptors).ravel())
     if not at_truth:
         raise GalleryError(
-            f"None of {num_outside} queries was taken where the gallery {gallery.name!r} has a "
-            "tile. Check that both are about the same place."
+            f"None of {num_outside} queries was taken where the {gallery.title} has a tile. Check "
+            "that both are about the same place."
+            if num_outside
+            else "There are no queries, and a scale is fitted on some: none could be read."
         )
 
     anything, mean = np.stack(anywhere), np.mean(anywhere, axis=1)
@@ -116,7 +118,8 @@ def held_out_queries(
     """Views of a dataset with known positions, described, with their poses.
 
     Where the gallery has one descriptor for a query, it is that of the true heading: as if a
-    compass told. A view that cannot be read is named in the log and left out.
+    compass told. Views without a heading are then left out and counted in the log, but for an
+    encoder that sees nothing of headings. A view that cannot be read is named there and left out.
 
     Args:
         manifest: The dataset.
@@ -126,11 +129,18 @@ def held_out_queries(
             of one region only.
 
     Raises:
-        GalleryError: There is no encoder, or views are of several regions and none is given.
+        GalleryError: There is no encoder, no such split or no such view, or views are of several
+            regions and none is given.
     """
     if gallery.encoder is None:
         raise GalleryError("Queries are described by an encoder: Gallery.load(folder, encoder).")
     views = manifest.views
+    splits = sorted({name for name in views["split"] if isinstance(name, str) and name})
+    if split is not None and split not in splits:
+        raise GalleryError(
+            f"{manifest.name} has no views of split {split!r}; it has "
+            f"{', '.join(map(repr, splits)) or 'no splits'}."
+        )
     wanted = views["lat_deg"].notna() & ((split is None) | (views["split"] == split))
     regions = sorted(set(views["region"][wanted]))
     if region is None and len(regions) > 1:
@@ -141,6 +151,25 @@ def held_out_queries(
     if region is not None:
         manifest.frame(region)  # refuses what is none
         wanted &= views["region"] == region
+    if gallery.num_headings == 1 and takes_headings(gallery.encoder):
+        is_headless = wanted & views["heading_deg"].isna()
+        wanted &= ~is_headless
+        if num_headless := int(is_headless.sum()):
+            _log.warning(
+                "%d views without a heading are left out, such as %s. A gallery with several "
+                "headings (--headings 16) takes them.",
+                num_headless, views["view_id"][is_headless].iloc[0],
+            )  # fmt: skip
+    if not wanted.any():
+        raise GalleryError(
+            f"{manifest.name} has no views that are queries"
+            + "".join(
+                f" of {what} {name!r}"
+                for what, name in (("split", split), ("region", region))
+                if name is not None
+            )
+            + ": a query has a position, and a heading where the gallery has one only."
+        )
     columns = ["view_id", "kind", "lat_deg", "lon_deg", "heading_deg"]
     for view_id, kind, lat, lon, heading in views.loc[wanted, columns].itertuples(index=False):
         read: Callable[[str], Any] = manifest.photo if kind == "photo" else manifest.panorama
@@ -151,6 +180,5 @@ def held_out_queries(
         except (PhotoError, ManifestError) as error:
             _log.warning("Left out: %s", error)
             continue
-        if gallery.num_headings == 1 and pose.heading_deg is not None:
-            query = gallery.encoder.describe(query, headings_deg=np.array([pose.heading_deg]))
-        yield gallery.described(query), pose
+        heading_deg = known if gallery.num_headings == 1 else None
+        yield gallery.described(query, heading_deg=heading_deg), pose

@@ -1,6 +1,7 @@
 """Galleries: search and likelihoods against literal loops, and bad input by name."""
 
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +15,16 @@ from fakes.galleries import (
     Query,
     descriptors,
     gallery,
+    picture_descriptor,
     pictures,
     places,
 )
 
 from crossview.errors import FrameMismatchError, GalleryError, MapOutsideError
-from crossview.frames import LocalFrame
+from crossview.frames import LocalFrame, Pose
 from crossview.gallery import Disc, Gallery, owners
 from crossview.gallery_files import Model
+from crossview.gallery_search import find
 from crossview.grids import MapGrid, PoseGrid
 from crossview.localizer import Localizer
 from crossview.posterior import Posterior
@@ -294,9 +297,13 @@ def town(num_headings, count=60, **options):
     )  # fmt: skip
 
 
-def seen_at(number, heading_deg):
+ROW_23 = town(1).tile_ids.tolist().index("23")
+"""Where the tile is in strips."""
+
+
+def seen_at(number, heading_deg, *, stated_deg=None):
     """What a camera sees that looks there: the tile turned until the heading is up."""
-    return Query(np.rot90(pictures(60)[number], round(heading_deg / 90)))
+    return Query(np.rot90(pictures(60)[number], round(heading_deg / 90)), stated_deg)
 
 
 @pytest.mark.parametrize("heading_deg", [0, 90, 180, 270])
@@ -334,7 +341,228 @@ def test_bins_of_another_number_share_what_they_overlap():
 def test_one_descriptor_holds_for_every_heading():
     made = town(1)
     grid = PoseGrid(cells(-32, 352, 16, 24, 40), 8)
-    assert made.log_likelihood(seen_at(23, 0), grid).shape == (24, 40, 1)
+    assert made.log_likelihood(seen_at(23, 0, stated_deg=0.0), grid).shape == (24, 40, 1)
+
+
+def test_a_query_is_described_at_the_heading_that_it_states():
+    made = town(1)
+    for heading_deg in (0, 90, 270):
+        query = seen_at(23, heading_deg, stated_deg=float(heading_deg))
+        np.testing.assert_allclose(made.described(query), made.descriptors[[ROW_23]], atol=1e-6)
+    query = seen_at(23, 180)
+    np.testing.assert_allclose(
+        made.described(query, heading_deg=180.0), made.descriptors[[ROW_23]], atol=1e-6
+    )
+    assert made.search(made.described(query, heading_deg=180.0), 1).rows.tolist() == [ROW_23]
+    assert len(town(4).described(query)) == 4  # what it states is no more than one of them
+    assert len(town(4).described(query, heading_deg=180.0)) == 1
+
+
+def test_headings_are_counted_from_the_tiles_and_not_from_true_north():
+    asked = []
+
+    class Asking(FakeEncoder):
+        def describe(self, query, headings_deg=None):
+            asked.extend(headings_deg)
+            return super().describe(query, headings_deg)
+
+    made = town(1)
+    far_east = made.positions_m + np.array([30_000.0, 0.0])
+    made = replace(made, positions_m=far_east, encoder=Asking())
+    made.described(seen_at(23, 90, stated_deg=90.0))
+    true_north = FRAME.geo_pose(Pose(*far_east.mean(axis=0), asked[0])).heading_deg
+    assert true_north == pytest.approx(90.0)
+    assert asked[0] < 90 - 0.3
+
+
+def test_nobody_is_taken_to_look_north():
+    """A query without a heading would have the likelihood of one that looks north."""
+    made = town(1)
+    grid = PoseGrid(cells(-32, 352, 16, 24, 40), 8)
+    for ask in (
+        lambda: made.log_likelihood(seen_at(23, 90), grid),
+        lambda: made.search(seen_at(23, 90), 1),
+        lambda: made.probabilities(seen_at(23, 90)),
+        lambda: made.described(object()),
+    ):
+        with pytest.raises(GalleryError, match=r"does not say where it looks.*--headings 16"):
+            ask()
+    town(4).log_likelihood(seen_at(23, 90), grid)
+
+
+class Limited(FakeEncoder):
+    """Sees 90 degrees around the middle of a query, wherever it looks."""
+
+    def __init__(self):
+        super().__init__(preprocessing=replace(PREPROCESSING, fov_deg=90.0))
+
+    def describe(self, query, headings_deg=None):
+        assert headings_deg is None
+        return picture_descriptor(query.image)
+
+
+class LimitedThatOrients(FakeEncoder):
+    """The same with descriptors that can be turned."""
+
+    def __init__(self):
+        super().__init__(preprocessing=replace(PREPROCESSING, fov_deg=90.0))
+
+    def similarities(self, overhead, ground):
+        """Of the best of four turns."""
+        turned = [np.rot90(ground.reshape(-1, 4, 4), -k, (1, 2)) for k in range(4)]
+        return np.max([overhead @ each.reshape(-1, 16).T for each in turned], axis=0)
+
+    def headings_deg(self, overhead, ground):
+        turned = [np.rot90(ground.reshape(-1, 4, 4), -k, (1, 2)) for k in range(4)]
+        return 90.0 * np.argmax([overhead @ each.reshape(-1, 16).T for each in turned], axis=0)
+
+
+def of_encoder(encoder, **options):
+    made = town(1)
+    return replace(made, model=Model.of(encoder), encoder=encoder, **options)
+
+
+def test_an_encoder_that_sees_no_heading_needs_none_and_gets_none():
+    made = of_encoder(Limited())
+    np.testing.assert_allclose(
+        made.described(seen_at(23, 0)), made.descriptors[[ROW_23]], atol=1e-6
+    )
+    same = made.described(seen_at(23, 0), heading_deg=120.0)
+    np.testing.assert_allclose(same, made.descriptors[[ROW_23]], atol=1e-6)
+    with pytest.raises(GalleryError, match=r"'fake' with fov_deg=90.*4 headings"):
+        of_encoder(Limited(), num_headings=4)
+
+
+def test_a_limited_view_that_knows_its_heading_is_asked_for_it():
+    made = of_encoder(LimitedThatOrients())
+    for query, heading_deg in ((seen_at(23, 90, stated_deg=90.0), None), (seen_at(23, 90), 90.0)):
+        described = made.described(query, heading_deg=heading_deg)
+        np.testing.assert_allclose(described, made.descriptors[[ROW_23]], atol=1e-6)
+    assert len(of_encoder(LimitedThatOrients(), num_headings=4).described(seen_at(2, 0))) == 4
+
+
+# ---------------------------------------------------------------- one query answered
+
+
+def test_what_is_found_has_names_places_and_probabilities():
+    made = town(4)
+    found = find(made, seen_at(23, 90), 3)
+    expected = made.search(seen_at(23, 90), 3)
+    assert found.ranking.rows.tolist() == expected.rows.tolist()
+    assert [tile.tile_id for tile in found.tiles] == made.tile_ids[expected.rows].tolist()
+    best, stated = found.tiles[0], made.probabilities(seen_at(23, 90))
+    assert FRAME.to_local(best.lat_deg, best.lon_deg) == pytest.approx((64 * 3, 64 * 2), abs=1e-6)
+    assert best.probability == pytest.approx(stated.probability[ROW_23])
+    assert found.probability_none == pytest.approx(stated.none)
+    assert found.to_json()["found"][0] == {
+        "tile_id": best.tile_id, "similarity": best.similarity, "lat_deg": best.lat_deg,
+        "lon_deg": best.lon_deg, "probability": best.probability,
+    }  # fmt: skip
+    bare = find(replace(made, scale=None), seen_at(23, 90), 3)
+    assert bare.probability_none is bare.tiles[0].probability is None
+    assert list(bare.to_json()) == ["gallery", "found"]
+
+
+def test_a_known_heading_is_one_of_the_headings():
+    """Of a town whose tile 40 looks like tile 23 to somebody who looks elsewhere."""
+    made = town(4)
+    rows = made.descriptors.copy()
+    rows[40] = picture_descriptor(np.rot90(pictures(60)[23], 1))
+    made = replace(made, descriptors=rows)
+    assert find(made, seen_at(23, 90), 2).tiles[1].similarity == pytest.approx(1, abs=1e-5)
+    told = find(made, seen_at(23, 90), 2, heading_deg=90.0)
+    assert told.ranking.rows[0] == ROW_23
+    assert told.tiles[1].similarity < 0.95
+    stated = find(made, seen_at(23, 90, stated_deg=90.0), 2)
+    assert stated.to_json() == told.to_json()
+
+
+@pytest.mark.parametrize("prior", [None, Disc(64 * 3, 64 * 2, 150)])
+def test_an_encoder_that_finds_headings_is_asked_where_nobody_knows(prior, caplog):
+    made = of_encoder(LimitedThatOrients())
+    query = seen_at(23, 90)
+    literal = [
+        max(float(row @ picture_descriptor(np.rot90(query.image, -k))) for k in range(4))
+        for row in made.descriptors
+    ]
+    inside = made.rows_inside(prior)
+    found = find(made, query, 4, prior=prior)
+    assert found.ranking.rows.tolist() == sorted(inside, key=lambda row: -literal[row])[:4]
+    np.testing.assert_allclose(
+        found.ranking.similarity, np.array(literal)[found.ranking.rows], atol=1e-6
+    )
+    assert found.tiles[0].heading_deg == pytest.approx(90.0, abs=0.01)
+    assert found.tiles[0].probability is None
+    assert found.probability_none is None
+    assert "looks 90 deg" in found.sentences()
+    assert "No probabilities are stated" in caplog.text
+    told = find(made, query, 4, prior=prior, heading_deg=90.0)
+    assert told.tiles[0].probability > 0.5
+    assert told.tiles[0].heading_deg is None
+
+
+def test_a_place_far_away_is_said_to_be():
+    made = town(1)
+    with pytest.raises(MapOutsideError, match="about 1112 km from the gallery"):
+        made.disc(FRAME.lat_deg - 10.0, FRAME.lon_deg, 200.0)  # a degree of a sphere is 111.195 km
+    disc = made.disc(*FRAME.to_geodetic(100.0, 50.0), 200.0)
+    assert (disc.x_m, disc.y_m, disc.radius_m) == pytest.approx((100.0, 50.0, 200.0))
+
+
+# ---------------------------------------------------------------- coarse cells
+
+
+def literal_spread(made, scores, grid, parts):
+    """The log of the mean likelihood of the parts of every cell, all of them at once."""
+    fine = grid.map.divided(parts)
+    owner = owners(made.positions_m, made.footprint_m, fine)
+    values = np.concatenate([scores, np.zeros((1, scores.shape[1]))]).astype(np.float32)
+    height, width = grid.map.shape
+    closely = values[owner].reshape(height, parts, width, parts, -1).astype(np.float64)
+    peak = closely.max(axis=(1, 3), keepdims=True)
+    mean = np.exp(closely - peak).mean(axis=(1, 3))
+    return np.log(mean) + peak[:, 0, :, 0]
+
+
+@pytest.mark.parametrize(("cell_m", "parts"), [(24.0, 2), (64.0, 4), (150.0, 10)])
+@pytest.mark.parametrize("num_headings", [1, 8])
+def test_bands_of_coarse_cells_are_all_of_them_at_once(monkeypatch, cell_m, parts, num_headings):
+    made = gallery(3000, num_headings=num_headings, scale=40.0)
+    grid = PoseGrid(cells(-800, 700, cell_m, 11, 13), num_headings)
+    similarity = made.descriptors @ descriptors(num_headings, seed=5).T
+    level = np.log(np.exp(40.0 * similarity.astype(float)).mean())
+    expected = literal_spread(made, 40.0 * similarity.astype(float) - level, grid, parts)
+    whole = made.log_likelihood_of(similarity, grid)
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+    monkeypatch.setattr("crossview.gallery._PARTS_AT_ONCE", 600)
+    banded = replace(made).log_likelihood_of(similarity, grid)
+    np.testing.assert_array_equal(banded, whole)
+
+
+@pytest.mark.parametrize("num_headings", [1, 16])
+@pytest.mark.parametrize(("cell_m", "count"), [(32.0, 240), (64.0, 120), (128.0, 60)])
+def test_coarse_grids_take_little_more_memory_than_their_answer(cell_m, count, num_headings):
+    lattice = np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2) * 128.0
+    made = Gallery.of(
+        FRAME, lattice, descriptors(3600), footprint_m=64, model=MODEL, scale=20.0,
+        num_headings=num_headings,
+    )  # fmt: skip
+    query = np.repeat(QUERY[None], num_headings, axis=0)
+    grid = PoseGrid(cells(0, 60 * 128, cell_m, count, count), num_headings)
+    made.probabilities(query)  # what every grid needs is there
+    tracemalloc.start()
+    answer = made.log_likelihood(query, grid)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * answer.nbytes + 8e6
+
+
+# ---------------------------------------------------------------- messages
+
+
+def test_a_gallery_without_a_name_has_none_in_messages():
+    with pytest.raises(GalleryError, match="Nobody has fitted the scale of the gallery, so"):
+        gallery(name="", scale=None).probabilities(QUERY)
 
 
 def test_given_similarities_are_taken_as_the_descriptors_would_be():

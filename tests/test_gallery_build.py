@@ -30,7 +30,7 @@ def test_every_tile_is_described_at_its_place(tmp_path, monkeypatch):
     assert (made.footprint_m, made.scale, made.attribution) == (64.0, 20.0, "Nobody")
     assert made.name == "Made-up town"
     assert made.encoder is encoder
-    found = made.search(Query(pictures(12)[7]), 1)
+    found = made.search(Query(pictures(12)[7], heading_deg=0.0), 1)
     assert made.tile_ids[found.rows[0]] == "t7"
     assert found.similarity[0] == pytest.approx(1, abs=1e-6)
 
@@ -66,7 +66,7 @@ def test_a_corrupt_image_is_listed_and_never_scored(tmp_path):
     assert reasons["t10"] == "Its side is 128.0 m and that of others 64.0 m."
     assert set(made.tile_ids) == {f"t{k}" for k in range(12)} - left_out
     assert sorted(encoder.described) == [0, 1, 2, 3, 7, 8, 11]
-    assert len(made.search(Query(pictures(12)[4]), 100).rows) == 7
+    assert len(made.search(Query(pictures(12)[4], heading_deg=0.0), 100).rows) == 7
 
 
 def test_a_gallery_whose_images_are_all_gone_is_refused(tmp_path):
@@ -84,10 +84,48 @@ def test_tiles_that_are_not_north_up_are_refused_by_name(tmp_path):
         build(manifest, FakeEncoder(), tmp_path / "g")
 
 
-def test_tiles_of_another_size_than_the_encoder_is_for_are_refused(tmp_path):
-    encoder = FakeEncoder(preprocessing=Preprocessing((8, 8), (8, 8), footprint_m=50.0))
-    with pytest.raises(GalleryError, match=r"64.0 m wide.*for tiles of 50.0 m"):
-        build(tile_dataset(tmp_path / "set"), encoder, tmp_path / "g")
+def for_tiles_of(footprint_m, **options):
+    return FakeEncoder(
+        preprocessing=Preprocessing((8, 8), (8, 8), polar=None, footprint_m=footprint_m, **options)
+    )
+
+
+def test_tiles_smaller_than_the_encoder_is_for_are_refused(tmp_path):
+    with pytest.raises(GalleryError, match=r"tile t0 is 64.0 m wide.*for tiles of 80.0 m"):
+        build(tile_dataset(tmp_path / "set"), for_tiles_of(80.0), tmp_path / "g")
+    assert not (tmp_path / "g").exists()
+
+
+def test_larger_tiles_are_cut_to_what_the_encoder_is_for(tmp_path):
+    """Of 8 x 8 pixels of 8 m, 32 m are the 4 x 4 in the middle, as training cuts them."""
+    manifest = tile_dataset(tmp_path / "set")
+    Image.fromarray(pictures(1, seed=5, side=4)[0]).save(tmp_path / "images" / "5.png")
+    Image.fromarray(pictures(1, seed=5, side=2)[0]).save(tmp_path / "images" / "6.png")
+    made = build(manifest, for_tiles_of(32.0), tmp_path / "g")
+    assert made.footprint_m == 32.0
+    rows = dict(zip(made.tile_ids, made.descriptors, strict=True))
+    for k in (0, 7, 11):
+        expected = picture_descriptor(pictures(12)[k][2:6, 2:6])
+        np.testing.assert_array_equal(rows[f"t{k}"], expected)
+    np.testing.assert_array_equal(rows["t5"], picture_descriptor(pictures(1, seed=5, side=4)[0]))
+    reasons = {one.tile_id: one.reason for one in made.excluded}
+    assert reasons == {"t6": "Its side is 16.0 m and that of others 32.0 m."}
+    places = dict(zip(made.tile_ids, made.positions_m.tolist(), strict=True))
+    assert places["t7"] == pytest.approx((50.0 * 3, 50.0 * 1), abs=1e-6)
+
+
+def test_a_tile_that_is_a_pixel_short_is_taken_as_it_is(tmp_path):
+    made = build(tile_dataset(tmp_path / "set"), for_tiles_of(64.3), tmp_path / "g")
+    assert (made.footprint_m, made.num_tiles) == (64.0, 12)
+
+
+def test_headings_are_not_for_encoders_that_see_none(tmp_path):
+    with pytest.raises(GalleryError, match=r"'fake' with fov_deg=90 sees nothing.*--headings 1"):
+        build(
+            tile_dataset(tmp_path / "set"), for_tiles_of(None, fov_deg=90.0), tmp_path / "g",
+            num_headings=16,
+        )  # fmt: skip
+    assert not (tmp_path / "g").exists()
 
 
 def test_a_region_must_be_chosen_where_there_are_several(tmp_path):

@@ -41,7 +41,7 @@ def folders(tmp_path):
 
 
 def search(tmp_path, *flags, photo="photo.png", **options):
-    given = {"model": tmp_path / "model", "focal_px": 8, **options}
+    given = {"model": tmp_path / "model", "focal_px": 8, "heading_deg": 0, **options}
     return ("gallery", "search", tmp_path / "g", tmp_path / photo, *flags, *words_of(given))
 
 
@@ -126,6 +126,10 @@ def test_a_heading_turns_the_photo(gallery, tmp_path):
     turned = np.ascontiguousarray(np.rot90(pictures(12)[7], 1))  # the camera looks east
     Image.fromarray(turned).save(tmp_path / "east.png")
     assert found(tmp_path, photo="east.png")[1]["found"][0]["similarity"] < 0.9
+    unknown = ("gallery", "search", tmp_path / "g", tmp_path / "east.png", "--focal-px", 8)
+    message = mistake(*unknown, "--model", tmp_path / "model")
+    assert "does not say where it looks" in message
+    assert "--heading-deg" in message
     names, answer = found(tmp_path, photo="east.png", heading_deg=90)
     assert names[0] == "t7"
     assert answer["found"][0]["similarity"] == pytest.approx(1, abs=1e-5)
@@ -167,6 +171,9 @@ def test_mistakes_say_what_to_do(gallery, tmp_path):
     lat, lon = FRAME.to_geodetic(-340.0, 0.0)
     far = search(tmp_path, lat=lat, lon=lon, radius_m=20)
     assert "the nearest is 320 m away" in mistake(*far)
+    lat, lon = FRAME.to_geodetic(0.0, 0.0)
+    far = search(tmp_path, lat=lat + 3, lon=lon, radius_m=20)  # 111.2 km each
+    assert "is about 334 km from the gallery" in mistake(*far)
     assert "give one" in mistake(
         *search(tmp_path, radius_m=20, area=tmp_path / "photo.png"), exit_code=2
     )
@@ -200,6 +207,6 @@ def test_a_real_encoder_builds_and_finds_its_own_tiles(tmp_path):
     Image.fromarray(np.zeros((32, 64, 3), np.uint8)).save(tmp_path / "view.png")
     names = run(
         "gallery", "search", tmp_path / "g", tmp_path / "view.png", "--panorama", "--k", 2,
-        "--model", tmp_path / "model",
+        "--heading-deg", 0, "--model", tmp_path / "model",
     ).stdout  # fmt: skip
     assert len(names.splitlines()) == 3

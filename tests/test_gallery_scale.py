@@ -9,6 +9,7 @@ import pytest
 from fakes.galleries import (
     FRAME,
     MODEL,
+    PREPROCESSING,
     FakeEncoder,
     descriptors,
     gallery,
@@ -146,7 +147,7 @@ def test_views_with_a_position_are_queries_at_their_pose(tmp_path):
     made = build(manifest, encoder, tmp_path / "g")
     queries = list(held_out_queries(manifest, made))
     assert len(queries) == 6
-    assert encoder.asked == pytest.approx([30.0])
+    assert encoder.asked == pytest.approx([30.0], abs=0.001)
     for k, (described, pose) in enumerate(queries):
         assert pose.x_m == pytest.approx(50.0 * (k % 4) + 5, abs=1e-6)
         assert made.tile_ids[made.owner_of(pose.x_m, pose.y_m)] == f"t{k}"
@@ -154,6 +155,51 @@ def test_views_with_a_position_are_queries_at_their_pose(tmp_path):
     assert len(list(held_out_queries(manifest, made, split="val"))) == 3
     with pytest.raises(GalleryError, match="encoder"):
         next(held_out_queries(manifest, Gallery.load(tmp_path / "g")))
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    manifest = with_views(tmp_path / "set")
+    made = build(manifest, Looking(), tmp_path / "g")
+    with pytest.raises(
+        GalleryError, match=r"Made-up has no views of split 'vall'; .*'train', 'val'"
+    ):
+        next(held_out_queries(manifest, made, split="vall"))
+    views = manifest.views.copy()
+    views.loc[views["split"] == "val", ["lat_deg", "lon_deg"]] = np.nan
+    with pytest.raises(GalleryError, match=r"no views that are queries of split 'val' of region"):
+        next(held_out_queries(replace(manifest, views=views), made, split="val", region="town"))
+
+
+def test_a_gallery_without_a_name_is_not_named(tmp_path):
+    made = gallery(40, scale=None, name="")
+    with pytest.raises(GalleryError, match="where the gallery has a tile"):
+        fit_scale(made, [(descriptors(1)[0], Pose(9000, 0))])
+    with pytest.raises(GalleryError, match="There are no queries"):
+        fit_scale(made, [])
+
+
+def headless(manifest, *view_ids):
+    views = manifest.views.copy()
+    views.loc[views["view_id"].isin(view_ids), "heading_deg"] = np.nan
+    return replace(manifest, views=views)
+
+
+def test_views_without_a_heading_are_no_queries_of_one_heading(tmp_path, caplog):
+    manifest = headless(with_views(tmp_path / "set"), "v2", "v3")
+    made = build(manifest, Looking(), tmp_path / "g")
+    assert len(list(held_out_queries(manifest, made))) == 4
+    assert "2 views without a heading are left out, such as v2" in caplog.text
+    of_several = replace(made, num_headings=4)
+    queries = list(held_out_queries(manifest, of_several))
+    assert [len(described) for described, _ in queries] == [4] * 6
+
+
+def test_encoders_that_see_no_heading_are_asked_for_none(tmp_path):
+    manifest = headless(with_views(tmp_path / "set"), "v2")
+    encoder = Looking(preprocessing=replace(PREPROCESSING, fov_deg=90.0))
+    made = build(manifest, encoder, tmp_path / "g")
+    assert len(list(held_out_queries(manifest, made))) == 6
+    assert encoder.asked is None
 
 
 def test_views_of_other_regions_are_no_queries_and_damaged_ones_are_named(tmp_path, caplog):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,12 +15,10 @@ from crossview.cli import options
 from crossview.statements import OUTSIDE
 
 if TYPE_CHECKING:
-    from crossview.frames import LocalFrame
+    from crossview.gallery import Gallery
     from crossview.nn.encoders import SiameseEncoder
     from crossview.photos import Panorama, Photo
     from crossview.strips import Prior
-
-_log = logging.getLogger(__name__)
 
 SHOWN = 5
 """Tiles that are found where nobody says."""
@@ -180,7 +177,7 @@ def fit(
     help="Probability, before the photo is seen, that it is none of these tiles.",
 )
 @click.option("--panorama", is_flag=True, help="The photo is a 360 degree panorama.")
-@click.option("--heading-deg", type=float, help="Of its middle, clockwise from true north.")
+@click.option("--heading-deg", type=float, help="Where the photo looks, clockwise from true north.")
 @click.option(
     "--focal-px",
     type=click.FloatRange(min=0, min_open=True),
@@ -219,9 +216,8 @@ def search(
     latitude and longitude of the middle, name; and how probable it is that none of the tiles is
     right.
     """
-    from crossview import photos
+    from crossview import gallery_search, photos
     from crossview.gallery import Gallery
-    from crossview.preprocessing import stated_heading_deg
 
     if sum(given is not None for given in (radius_m, area, prior_file)) > 1:
         raise click.UsageError("--radius-m, --area and --prior are one prior each: give one.")
@@ -232,66 +228,23 @@ def search(
         query = photos.read_panorama(photo, heading_deg=heading_deg)
     else:
         query = photos.read_photo(photo, focal_px=focal_px, pitch_deg=pitch_deg, roll_deg=roll_deg)
-    encoder = _encoder(model)
-    searched = Gallery.load(gallery, encoder)
+    searched = Gallery.load(gallery, _encoder(model))
     prior = _prior(
-        searched.frame, query, photo.name,
+        searched, query, photo.name,
         lat_deg=lat_deg, lon_deg=lon_deg, radius_m=radius_m, area=area, prior_file=prior_file,
     )  # fmt: skip
-    if heading_deg is None:
-        heading_deg = stated_heading_deg(query)
-    if not encoder.preprocessing.is_full_turn:
-        described = encoder.describe(query)
-    elif heading_deg is None:
-        if searched.num_headings == 1:
-            _log.warning(
-                "%s does not say where it looks, and is taken to look north. Give --heading-deg, "
-                "or build the gallery with --headings 16.", photo.name,
-            )  # fmt: skip
-        described = searched.described(query)
-    else:
-        # tiles are upright in the frame, whose north is not quite the true one
-        turn_deg = searched.frame.convergence_deg(*searched.positions_m.mean(axis=0))
-        described = encoder.describe(query, headings_deg=[heading_deg - turn_deg])
-    found = searched.search(described, k, prior=prior)
-    places = searched.frame.to_geodetic(*searched.positions_m[found.rows].T)
-    rows: list[dict[str, Any]] = [
-        {"tile_id": tile_id, "similarity": similarity, "lat_deg": lat, "lon_deg": lon}
-        for tile_id, similarity, lat, lon in zip(
-            searched.tile_ids[found.rows].tolist(),
-            found.similarity.tolist(),
-            *(degrees.tolist() for degrees in places),
-            strict=True,
-        )
-    ]
-    answer: dict[str, Any] = {"gallery": searched.name, "found": rows}
-    if searched.scale is not None:
-        stated = searched.probabilities(described, prior=prior, none=none)
-        by_row = dict(zip(stated.rows.tolist(), stated.probability.tolist(), strict=True))
-        for row, tile in zip(rows, found.rows.tolist(), strict=True):
-            row["probability"] = by_row[tile]
-        answer["probability_none"] = stated.none
+    found = gallery_search.find(searched, query, k, heading_deg=heading_deg, prior=prior, none=none)
     if picture is not None:
         from crossview import gallery_plots
         from crossview.pictures import write_figure
 
-        write_figure(gallery_plots.retrieval_strip(query.image, searched, found), picture)
-    click.echo(json.dumps(answer) if as_json else _sentences(answer))
-
-
-def _sentences(answer: dict[str, Any]) -> str:
-    lines = []
-    for row in answer["found"]:
-        stated = f"{row['probability']:6.1%}  " if "probability" in row else ""
-        place = f"{row['lat_deg']:.6f} {row['lon_deg']:.6f}"
-        lines.append(f"{row['similarity']:.4f}  {stated}{place}  {row['tile_id']}")
-    if "probability_none" in answer:
-        lines.append(f"none of these tiles: {answer['probability_none']:.1%}")
-    return "\n".join(lines)
+        strip = gallery_plots.retrieval_strip(query.image, searched, found.ranking)
+        write_figure(strip, picture)
+    click.echo(json.dumps(found.to_json()) if as_json else found.sentences())
 
 
 def _prior(
-    frame: LocalFrame,
+    gallery: Gallery,
     query: Photo | Panorama,
     name: str,
     *,
@@ -304,7 +257,7 @@ def _prior(
     if area is not None:
         from crossview.gallery_files import read_area
 
-        return read_area(area, frame)
+        return read_area(area, gallery.frame)
     if prior_file is not None:
         from crossview.posterior import Posterior
 
@@ -312,10 +265,9 @@ def _prior(
     if radius_m is None:
         return None
     from crossview.answers import place_of
-    from crossview.strips import Disc
 
     place = place_of(query, name, lat_deg=lat_deg, lon_deg=lon_deg)
-    return Disc(*frame.to_local(place.lat_deg, place.lon_deg), radius_m)
+    return gallery.disc(place.lat_deg, place.lon_deg, radius_m)
 
 
 def _encoder(folder: Path) -> SiameseEncoder:

@@ -24,7 +24,7 @@ from crossview.angles import FULL_TURN_DEG
 from crossview.errors import WeightsError
 from crossview.nn import aggregation, orientation
 from crossview.nn.architectures import ARCHITECTURES
-from crossview.preprocessing import Preprocessing
+from crossview.preprocessing import Preprocessing, stated_heading_deg
 
 if TYPE_CHECKING:
     from crossview.photos import Panorama, Photo
@@ -274,10 +274,19 @@ class OrientedEncoder(SiameseEncoder):
     ) -> np.ndarray:
         """The descriptor of a photo or panorama, turned by whole columns to each heading.
 
-        See SiameseEncoder.describe; the query goes through the network once.
+        The query goes through the network once, whatever its field of view.
+
+        Args:
+            query: What was photographed.
+            headings_deg: Where its middle may look; by default what the query says of itself (see
+                preprocessing.stated_heading_deg), else 0: `align` and `similarities` find the
+                heading of a query that was described so.
+
+        Returns:
+            (D,) float32; (headings, D) where headings are given.
         """
         if headings_deg is None:
-            return super().describe(query)
+            return self.describe(query, [stated_heading_deg(query) or 0.0])[0]
         straight = self.ground_descriptors(self.preprocessing.ground(query, heading_deg=0.0)[None])
         ahead = straight.reshape(self.map_shape)
         per_deg = self.map_shape[1] / FULL_TURN_DEG

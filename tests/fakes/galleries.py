@@ -21,6 +21,8 @@ class Query:
     """A square picture of a place from above, whose upper edge is where the camera looked."""
 
     image: np.ndarray
+    heading_deg: float | None = None
+    fix: None = None
 
 
 @dataclass
