@@ -296,7 +296,7 @@ class Exam:
         """
         asked, seeing = seeing, seeing.for_encoder(describer.preprocessing)
         if seeing != asked:
-            logger.info(
+            logger.warning(
                 "An encoder that sees %g degrees is told of no heading: its queries look anywhere, "
                 "not within %g degrees.",
                 describer.preprocessing.fov_deg, asked.heading_spread_deg,
