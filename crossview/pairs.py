@@ -97,7 +97,8 @@ class Variation:
         is_mirrored: East becomes west, after the turns.
         turn_deg: What the ground image has in the north comes to this heading.
         fov_deg: Azimuth that the ground image shows of a panorama.
-        middle_deg: Where the middle of what it shows looks, before turn_deg.
+        middle_deg: Where the middle of what it shows looks, before turn_deg; of no consequence to
+            encoders that take a part of the turn.
     """
 
     shift_m: tuple[float, float] = (0.0, 0.0)
@@ -123,7 +124,9 @@ class Variation:
         image = np.roll(image, self.num_quarters * image.shape[1] // 4, axis=1)
         image = image[:, ::-1] if self.is_mirrored else image
         fov_deg = FULL_TURN_DEG if is_photo else self.fov_deg
-        image = seen(image, turn_deg=self.turn_deg, fov_deg=fov_deg, middle_deg=self.middle_deg)
+        # an encoder that takes a part of the turn looks where its camera does
+        middle_deg = self.middle_deg if preprocessing.is_full_turn else -self.turn_deg
+        image = seen(image, turn_deg=self.turn_deg, fov_deg=fov_deg, middle_deg=middle_deg)
         return preprocessing.middle_of(image)
 
     def of_overhead(self, image: np.ndarray, *, is_polar: bool) -> np.ndarray:

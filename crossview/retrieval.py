@@ -165,8 +165,6 @@ class Seeing:
     ) -> np.ndarray:
         """What the camera of a query shows, by its number, of a pairs.ground_image."""
         turn_deg, middle_deg = self._drawn(number)
-        if not preprocessing.is_full_turn:
-            middle_deg = -turn_deg  # comes to the middle, of which the encoder sees a part
         varied = Variation(turn_deg=turn_deg, fov_deg=self.fov_deg, middle_deg=middle_deg)
         return varied.of_ground(ground, preprocessing, is_photo=is_photo)
 

@@ -394,6 +394,14 @@ def test_a_limited_field_of_view_is_cut_out_of_a_turned_whole():
         assert varied.of_ground(columns(), NARROW)[0, :, 0].tolist() == expected
 
 
+def test_a_narrow_camera_is_seen_by_an_encoder_that_takes_a_part():
+    """The cut would often be wholly grey if what is seen lay anywhere."""
+    for number in range(8):
+        varied = Augmentation(180.0, (90.0, 90.0)).draw(np.random.default_rng(number))
+        cut_out = varied.of_ground(columns(), NARROW)
+        assert not (cut_out == UNSEEN_RGB).all(axis=-1).any()
+
+
 def test_a_photo_of_a_limited_field_of_view_looks_ahead_wherever_that_is():
     photo = columns(2)
     for number in range(6):
