@@ -40,7 +40,7 @@ TABLE = """
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps statements strips exact_search polar_kernels preprocessing
 1  retrieval_evaluation
-0  errors angles frames grids tiles atomic
+0  errors angles frames grids tiles atomic memory
 """
 LAYERS = {
     name: int(line.split()[0]) for line in TABLE.strip().splitlines() for name in line.split()[1:]
