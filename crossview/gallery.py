@@ -8,7 +8,6 @@ look like a query (`search`, `search_many`), and how probable the query is at ev
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from crossview import angles, exact_search, gallery_files
+from crossview.cell_owners import CellShares, log_mean_exp
 from crossview.errors import (
     FrameMismatchError,
     GalleryError,
@@ -51,9 +51,6 @@ MAX_REFERENCE_TILES = 8192
 
 _CELLS_PER_FOOTPRINT = 4
 """Of a grid with fewer cells along the side of a tile, parts of cells are looked at."""
-
-_PARTS_AT_ONCE = 1 << 17
-"""Parts of cells that are looked at together: what coarse grids need in memory beside an answer."""
 
 _LENGTH_TOLERANCE = 1e-3
 """How far the length of a query's descriptor may be off one."""
@@ -456,8 +453,8 @@ class Gallery:
             MapOutsideError: No tile reaches the grid.
         """
         descriptors = self._described_for_bins(query)
-        shares = self._shares(grid.map)
-        return self._spread(self._log_ratios(descriptors, shares.rows), shares, grid)
+        rows, shares = self._shares(grid.map)
+        return self._spread(self._log_ratios(descriptors, rows), shares, grid)
 
     def log_likelihood_of(self, similarity: np.ndarray, grid: PoseGrid) -> np.ndarray:
         """As log_likelihood, of similarities that something else computed, such as a correlation.
@@ -473,9 +470,9 @@ class Gallery:
                 f"Similarities are one finite number for each of {self.num_tiles} tiles, or one "
                 f"for each heading too; got an array of {similarity.shape}."
             )
-        shares = self._shares(grid.map)
+        rows, shares = self._shares(grid.map)
         scores = self._fitted_scale() * similarity
-        return self._spread(scores[shares.rows] - log_mean_exp(scores), shares, grid)
+        return self._spread(scores[rows] - log_mean_exp(scores), shares, grid)
 
     def probabilities(
         self, query: Any, *, prior: Prior | None = None, none: float = OUTSIDE
@@ -592,12 +589,12 @@ class Gallery:
         return self.descriptors[rows].astype(np.float32)
 
     @functools.cached_property
-    def _shares(self) -> Callable[[MapGrid], _Shares]:
-        """Which tiles own the cells of a grid."""
+    def _shares(self) -> Callable[[MapGrid], tuple[np.ndarray, CellShares]]:
+        """Tiles that reach a grid, and which of them own its cells."""
         # queries of one place often have one grid
         return functools.lru_cache(maxsize=4)(self._find_shares)
 
-    def _find_shares(self, cells: MapGrid) -> _Shares:
+    def _find_shares(self, cells: MapGrid) -> tuple[np.ndarray, CellShares]:
         self._require_frame(cells)
         parts = math.ceil(_CELLS_PER_FOOTPRINT * cells.cell_m / self.footprint_m)
         half_m, box = self.footprint_m / 2, cells.bounds
@@ -608,142 +605,14 @@ class Gallery:
         )
         if rows.size == 0:
             raise self._outside(self.strips.distance_to_box_m(box))
-        return _Shares.of(rows, self.positions_m[rows], self.footprint_m, cells, max(parts, 1))
+        positions_m = self.positions_m[rows]
+        return rows, CellShares.of(positions_m, self.footprint_m, cells, side=max(parts, 1))
 
-    def _spread(self, scores: np.ndarray, shares: _Shares, grid: PoseGrid) -> np.ndarray:
+    def _spread(self, scores: np.ndarray, shares: CellShares, grid: PoseGrid) -> np.ndarray:
         """Log-likelihoods of tiles and headings, (n, headings), on the cells of a grid."""
         values = _on_bins(scores, grid.num_headings)
         values = np.concatenate([values, np.zeros((1, values.shape[1]))]).astype(np.float32)
         return shares.log_mean_exp(values).reshape(*grid.map.shape, -1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Shares:
-    """Which tiles own the cells of a grid, and how much of each.
-
-    Args:
-        rows: Of the gallery, tiles that may reach the grid, (n,).
-        tiles: (entries,) int32, index into rows, -1 for none; the tiles of the first cell, then
-            those of the second.
-        num_parts: (entries,) int32, how many of a cell's parts are a tile's.
-        starts: (cells + 1,) int64, where the entries of each cell begin.
-        parts: Of a cell. Where it is 1, the two before are empty: each cell has one entry.
-    """
-
-    rows: np.ndarray
-    tiles: np.ndarray
-    num_parts: np.ndarray
-    starts: np.ndarray
-    parts: int
-
-    @classmethod
-    def of(
-        cls,
-        rows: np.ndarray,
-        positions_m: np.ndarray,
-        footprint_m: float,
-        cells: MapGrid,
-        side: int,
-    ) -> _Shares:
-        """Shares of cells that are looked at in side x side parts (see owners), band by band."""
-        height, width = cells.shape
-        if side == 1:
-            owner = _owners_between(positions_m, footprint_m, cells, 0, height)
-            none = np.empty(0, np.int64)
-            return cls(rows, owner.ravel(), none.astype(np.int32), none, 1)
-        fine, band = cells.divided(side), max(_PARTS_AT_ONCE // (width * side**2), 1)
-        tiles, num_parts, num_tiles = [], [], [np.zeros(1, np.int64)]
-        for top in range(0, height, band):
-            bottom = min(top + band, height)
-            owner = _owners_between(positions_m, footprint_m, fine, top * side, bottom * side)
-            by_cell = owner.reshape(-1, side, width, side).swapaxes(1, 2).reshape(-1, side**2)
-            by_cell = np.sort(by_cell, axis=1)
-            is_first = np.ones(by_cell.shape, bool)
-            is_first[:, 1:] = by_cell[:, 1:] != by_cell[:, :-1]
-            first = np.flatnonzero(is_first)
-            tiles.append(by_cell.ravel()[first])
-            num_parts.append(np.diff(first, append=by_cell.size).astype(np.int32))
-            num_tiles.append(is_first.sum(axis=1))
-        starts = np.concatenate(num_tiles).cumsum()
-        return cls(rows, np.concatenate(tiles), np.concatenate(num_parts), starts, side**2)
-
-    def log_mean_exp(self, values: np.ndarray) -> np.ndarray:
-        """Of the parts of every cell, natural log of the mean of exponentials.
-
-        Args:
-            values: Of tiles, (n + 1, headings) float32; the last row is that of no tile.
-
-        Returns:
-            (cells, headings) float32.
-        """
-        if self.parts == 1:
-            return values[self.tiles]
-        mixed = np.empty((len(self.starts) - 1, values.shape[1]), np.float32)
-        at_once = max(_PARTS_AT_ONCE // values.shape[1], 1)
-        marks = np.arange(0, self.starts[-1], at_once)
-        edges = np.unique(np.searchsorted(self.starts, marks, side="right") - 1).tolist()
-        for top, bottom in itertools.pairwise((*edges, len(mixed))):
-            starts = self.starts[top : bottom + 1]
-            entries = slice(starts[0], starts[-1])
-            scores = values[self.tiles[entries]].astype(np.float64)
-            peak = np.maximum.reduceat(scores, starts[:-1] - starts[0])
-            scores -= np.repeat(peak, np.diff(starts), axis=0)
-            weights = np.exp(scores, out=scores) * self.num_parts[entries, None]
-            total = np.add.reduceat(weights, starts[:-1] - starts[0])
-            mixed[top:bottom] = np.log(total / self.parts) + peak
-        return mixed
-
-
-def owners(positions_m: np.ndarray, footprint_m: float, cells: MapGrid) -> np.ndarray:
-    """Which tile each cell belongs to: the nearest one that holds its centre.
-
-    Args:
-        positions_m: (tiles, 2), x and y of the middles of the tiles.
-        footprint_m: Side of a tile, square and north-up.
-        cells: The grid.
-
-    Returns:
-        (rows, cols) int32, index of the tile; -1 where there is none.
-    """
-    owner = _owners_between(positions_m, footprint_m, cells, 0, cells.height)
-    owner.flags.writeable = False
-    return owner
-
-
-def _owners_between(
-    positions_m: np.ndarray, footprint_m: float, cells: MapGrid, first: int, end: int
-) -> np.ndarray:
-    """As owners, of the rows of a grid from first and before end."""
-    owner = np.full((end - first, cells.width), -1, np.int32)
-    nearest = np.full(owner.shape, np.inf, np.float32)
-    half = footprint_m / 2 / cells.cell_m
-    cols, rows = cells.to_pixel(*positions_m.T)
-    reaching = np.flatnonzero((rows + half > first) & (rows - half < end))
-    for i, col, row in zip(
-        reaching.tolist(), cols[reaching].tolist(), rows[reaching].tolist(), strict=True
-    ):
-        top, bottom = _centres_within(row - half, row + half, first, end)
-        left, right = _centres_within(col - half, col + half, 0, cells.width)
-        if top >= bottom or left >= right:
-            continue
-        # by the larger of the two offsets: the nearest square that holds a cell, if any does
-        distance = np.maximum(
-            np.abs(np.arange(top, bottom) + 0.5 - row)[:, None],
-            np.abs(np.arange(left, right) + 0.5 - col)[None, :],
-        ).astype(np.float32)
-        part = np.s_[top - first : bottom - first, left:right]
-        closer = distance < nearest[part]
-        owner[part][closer] = i
-        nearest[part][closer] = distance[closer]
-    return owner
-
-
-def _centres_within(low: float, high: float, first: int, end: int) -> tuple[int, int]:
-    """The first and past-the-last cell whose centres lie between two positions.
-
-    Of the cells from `first` and before `end`.
-    """
-    return max(math.ceil(low - 0.5), first), min(math.floor(high - 0.5) + 1, end)
 
 
 def _checked(descriptors: np.ndarray, dimensions: int) -> np.ndarray:
@@ -764,13 +633,6 @@ def _checked(descriptors: np.ndarray, dimensions: int) -> np.ndarray:
             "weights, and normalise descriptors that you made yourself."
         )
     return descriptors.astype(np.float32, copy=False)
-
-
-def log_mean_exp(values: np.ndarray, axis: Any = None) -> Any:
-    """Natural log of the mean of exponentials along an axis or over all."""
-    peak = values.max(axis=axis, keepdims=True)
-    mean = np.exp(values - peak).mean(axis=axis)
-    return np.log(mean) + np.squeeze(peak, axis=axis)
 
 
 def _on_bins(scores: np.ndarray, num_headings: int) -> np.ndarray:

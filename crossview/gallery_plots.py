@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from crossview import drawing, photos
+from crossview.cell_owners import owners
 from crossview.errors import GalleryError, PhotoError
 from crossview.frames import Pose
-from crossview.gallery import Disc, Gallery, Ranking, owners
+from crossview.gallery import Disc, Gallery, Ranking
 from crossview.grids import Bounds, MapGrid
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from crossview import angles
+from crossview.cell_owners import log_mean_exp
 from crossview.errors import GalleryError, ManifestError, PhotoError
 from crossview.frames import GeoPose, Pose
-from crossview.gallery import Gallery, log_mean_exp, takes_headings
+from crossview.gallery import Gallery, takes_headings
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest

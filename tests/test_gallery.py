@@ -20,9 +20,10 @@ from fakes.galleries import (
     places,
 )
 
+from crossview.cell_owners import owners
 from crossview.errors import FrameMismatchError, GalleryError, MapOutsideError
 from crossview.frames import LocalFrame, Pose
-from crossview.gallery import Disc, Gallery, owners
+from crossview.gallery import Disc, Gallery
 from crossview.gallery_files import Model
 from crossview.gallery_search import find
 from crossview.grids import MapGrid, PoseGrid
@@ -534,7 +535,7 @@ def test_bands_of_coarse_cells_are_all_of_them_at_once(monkeypatch, cell_m, part
     expected = literal_spread(made, 40.0 * similarity.astype(float) - level, grid, parts)
     whole = made.log_likelihood_of(similarity, grid)
     np.testing.assert_allclose(whole, expected, atol=1e-5)
-    monkeypatch.setattr("crossview.gallery._PARTS_AT_ONCE", 600)
+    monkeypatch.setattr("crossview.cell_owners._PARTS_AT_ONCE", 600)
     banded = replace(made).log_likelihood_of(similarity, grid)
     np.testing.assert_array_equal(banded, whole)
 
