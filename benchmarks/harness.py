@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from crossview.memory import proc_bytes
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _Answer = TypeVar("_Answer")
@@ -75,14 +77,9 @@ def peak(baseline_bytes: int) -> dict[str, int]:
     return {"peak_bytes": most, "peak_above_imports_bytes": most - baseline_bytes}
 
 
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping, None where the system does not say."""
-    return _proc_bytes(Path("/proc/meminfo"), "MemAvailable")
-
-
 def resident_bytes() -> int:
     """Memory that this process has now."""
-    resident = _proc_bytes(Path("/proc/self/status"), "VmRSS")
+    resident = proc_bytes(Path("/proc/self/status"), "VmRSS")
     return _peak_bytes() if resident is None else resident
 
 
@@ -102,14 +99,5 @@ def _cpu_s() -> tuple[float, float]:
 def _peak_bytes() -> int:
     """Largest resident size so far."""
     # ru_maxrss also counts what the parent had when it forked
-    most = _proc_bytes(Path("/proc/self/status"), "VmHWM")
+    most = proc_bytes(Path("/proc/self/status"), "VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if most is None else most
-
-
-def _proc_bytes(file: Path, name: str) -> int | None:
-    if not file.exists():
-        return None
-    for line in file.read_text(encoding="ascii", errors="replace").splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None

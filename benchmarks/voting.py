@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.harness import Results, available_bytes
+from benchmarks.harness import Results
 from crossview.birdseye import BirdsEye, template
+from crossview.memory import available_bytes
 from crossview.voting import VotingMap, vote, vote_streaming
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ import numpy as np
 from crossview import console
 from crossview.errors import ManifestError, PhotoError
 from crossview.manifest import Manifest
+from crossview.memory import available_bytes
 from crossview.pairs import (
     AS_IT_IS,
     Augmentation,
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MAX_KEPT_BYTES = 6_000_000_000
-"""Images that are kept in memory once they are read and prepared."""
+KEPT_SHARE = 0.3
+"""Of the memory that is free when a dataset is made: images that are kept once they are read."""
+
+KEPT_BYTES = 2_000_000_000
+"""The same where the system does not say."""
 
 
 class Batches(Protocol):
@@ -106,6 +110,8 @@ class ManifestPairs(keras.utils.PyDataset):
         self._with_semipositives = with_semipositives
         self._kept: dict[tuple[str, str], np.ndarray] = {}
         self._kept_bytes = 0
+        free_bytes = available_bytes()
+        self._most_kept_bytes = KEPT_BYTES if free_bytes is None else KEPT_SHARE * free_bytes
 
     def __len__(self) -> int:
         """Batches of the present epoch."""
@@ -171,7 +177,7 @@ class ManifestPairs(keras.utils.PyDataset):
         if (kept := self._kept.get(key)) is not None:
             return kept
         image = read()
-        if self._kept_bytes + image.nbytes <= MAX_KEPT_BYTES:
+        if self._kept_bytes + image.nbytes <= self._most_kept_bytes:
             self._kept[key] = image
             self._kept_bytes += image.nbytes
         return image

@@ -101,6 +101,16 @@ def takes_headings(encoder: Encoder) -> bool:
     return encoder.preprocessing.is_full_turn or isinstance(encoder, Orienting)
 
 
+def knows_any_heading(encoder: Encoder) -> bool:
+    """Whether an encoder was trained on queries that look anywhere, and so is to be told nothing.
+
+    Its heading_spread_deg says so (see nn.encoders.SiameseEncoder), where it has one. Descriptors
+    of an Orienting encoder have a heading, however it was trained.
+    """
+    spread_deg = getattr(encoder, "heading_spread_deg", None)
+    return spread_deg == angles.FULL_TURN_DEG / 2 and not isinstance(encoder, Orienting)
+
+
 def require_headings(encoder: Encoder, num_headings: int) -> None:
     """Refuse to ask an encoder for several headings that cannot be asked.
 
@@ -403,7 +413,7 @@ class Gallery:
 
         One is made at the heading that is given, else one for each of the gallery's num_headings;
         where that is 1, at the heading that the query states. An encoder that sees nothing of where
-        a query looks (see takes_headings) makes one without.
+        a query looks (see takes_headings), or was trained for any heading, makes one without.
 
         Args:
             query: What the encoder describes.
@@ -527,13 +537,15 @@ class Gallery:
             # queries of other people's encoders may be anything
             has_fix = hasattr(query, "fix")
             heading_deg = stated_heading_deg(query) if has_fix else None
+        if heading_deg is None and self.encoder is not None and knows_any_heading(self.encoder):
+            return np.zeros(1)
         if heading_deg is None:
             raise GalleryError(
                 f"The {type(query).__name__} does not say where it looks, and the {self.title} "
                 "describes a query at one heading: its answer would be that of a camera that looks "
-                "north. State the heading from true north (heading_deg, --heading-deg), or build "
-                "the gallery with several headings (num_headings=16, --headings 16). To an encoder "
-                "that was trained for any heading state any."
+                "north. State the heading from true north (heading_deg, --heading-deg), build the "
+                "gallery with several headings (num_headings=16, --headings 16), or train an "
+                "encoder for any (--heading-spread-deg 180)."
             )
         return np.array([heading_deg - self.convergence_deg])
 

@@ -31,6 +31,9 @@ MAX_TURN_DEG = 2.0
 SAME_FOOTPRINT = 0.01
 """Share by which the sides of a gallery's tiles may differ."""
 
+SIMILAR_FOOTPRINT = 1.1
+"""How many times as wide tiles may be as those that an encoder was trained on, without a word."""
+
 READERS = 2
 """Threads that decode images."""
 
@@ -84,6 +87,7 @@ def build(
     _require_north_up(rows["tile_id"].tolist(), turn_deg)
     cell_m = dict(zip(rows["tile_id"], rows["cell_m"], strict=True))
     reader = _Reader(manifest, cell_m, encoder.preprocessing.footprint_m)
+    _compare(reader.footprint_m, getattr(encoder, "tile_side_m", None))
     index = Index(
         frame=frame,
         footprint_m=reader.footprint_m,
@@ -200,6 +204,19 @@ class _Reader:
                 "encoder on yours."
             )
         return min(side_m, round(self._wanted_m / cell_m) * cell_m)
+
+
+def _compare(footprint_m: float, trained_m: tuple[float, float] | None) -> None:
+    """Warn where an encoder was trained on tiles of quite another size."""
+    if trained_m is None:
+        return
+    least_m, largest_m = trained_m
+    if not least_m / SIMILAR_FOOTPRINT <= footprint_m <= largest_m * SIMILAR_FOOTPRINT:
+        _log.warning(
+            "The tiles are %.1f m wide, and the encoder was trained on tiles of %.1f to %.1f m: it "
+            "knows places by their size too. Cut tiles of that size, or train an encoder on yours.",
+            footprint_m, least_m, largest_m,
+        )  # fmt: skip
 
 
 def _only_region(manifest: Manifest) -> str:

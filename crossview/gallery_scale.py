@@ -19,7 +19,7 @@ from crossview import angles
 from crossview.cell_owners import log_mean_exp
 from crossview.errors import GalleryError, ManifestError, PhotoError
 from crossview.frames import GeoPose, Pose
-from crossview.gallery import Gallery, takes_headings
+from crossview.gallery import Gallery, knows_any_heading, takes_headings
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
@@ -119,8 +119,10 @@ def held_out_queries(
     """Views of a dataset with known positions, described, with their poses.
 
     Where the gallery has one descriptor for a query, it is that of the true heading: as if a
-    compass told. Views without a heading are then left out and counted in the log, but for an
-    encoder that sees nothing of headings. A view that cannot be read is named there and left out.
+    compass told. Views without a heading are then left out and counted in the log. Of an encoder
+    that sees nothing of headings it is the only one, and of one that was trained for any heading
+    that of a heading which is drawn, as nobody will tell. A view that cannot be read is named and
+    left out.
 
     Args:
         manifest: The dataset.
@@ -152,7 +154,9 @@ def held_out_queries(
     if region is not None:
         manifest.frame(region)  # refuses what is none
         wanted &= views["region"] == region
-    if gallery.num_headings == 1 and takes_headings(gallery.encoder):
+    encoder = gallery.encoder
+    is_any = knows_any_heading(encoder) and takes_headings(encoder)
+    if gallery.num_headings == 1 and takes_headings(encoder) and not is_any:
         is_headless = wanted & views["heading_deg"].isna()
         wanted &= ~is_headless
         if num_headless := int(is_headless.sum()):
@@ -171,6 +175,7 @@ def held_out_queries(
             )
             + ": a query has a position, and a heading where the gallery has one only."
         )
+    rng = np.random.default_rng(0)
     columns = ["view_id", "kind", "lat_deg", "lon_deg", "heading_deg"]
     for view_id, kind, lat, lon, heading in views.loc[wanted, columns].itertuples(index=False):
         read: Callable[[str], Any] = manifest.photo if kind == "photo" else manifest.panorama
@@ -181,5 +186,6 @@ def held_out_queries(
         except (PhotoError, ManifestError) as error:
             _log.warning("Left out: %s", error)
             continue
-        heading_deg = known if gallery.num_headings == 1 else None
+        told_deg = rng.uniform(0.0, angles.FULL_TURN_DEG) if is_any else known
+        heading_deg = told_deg if gallery.num_headings == 1 else None
         yield gallery.described(query, heading_deg=heading_deg), pose

@@ -161,6 +161,7 @@ def train_on(
             "--tiles grid`."
         )
     footprint_m = encoder.preprocessing.footprint_m
+    encoder.heading_spread_deg = augmentation.heading_spread_deg
     encoder.tile_side_m = (
         tile_sides_m(manifest, table.tile_ids) if footprint_m is None else (footprint_m,) * 2
     )

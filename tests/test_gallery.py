@@ -391,6 +391,17 @@ def test_nobody_is_taken_to_look_north():
     town(4).log_likelihood(seen_at(23, 90), grid)
 
 
+def test_an_encoder_that_was_trained_for_any_heading_needs_none():
+    encoder = FakeEncoder()
+    encoder.heading_spread_deg = 180.0
+    made = replace(town(1), encoder=encoder)
+    straight = made.described(seen_at(23, 90), heading_deg=made.convergence_deg)
+    np.testing.assert_array_equal(made.described(seen_at(23, 90)), straight)
+    encoder.heading_spread_deg = 90.0
+    with pytest.raises(GalleryError, match="--heading-spread-deg 180"):
+        made.described(seen_at(23, 90))
+
+
 class Limited(FakeEncoder):
     """Sees 90 degrees around the middle of a query, wherever it looks."""
 

@@ -119,6 +119,17 @@ def test_a_tile_that_is_a_pixel_short_is_taken_as_it_is(tmp_path):
     assert (made.footprint_m, made.num_tiles) == (64.0, 12)
 
 
+def test_tiles_of_another_size_than_in_training_are_warned_of(tmp_path, caplog):
+    manifest = tile_dataset(tmp_path / "set")
+    encoder = for_tiles_of(None)
+    encoder.tile_side_m = (60.0, 70.0)
+    build(manifest, encoder, tmp_path / "alike")
+    assert not caplog.text
+    encoder.tile_side_m = (30.0, 40.0)
+    build(manifest, encoder, tmp_path / "other")
+    assert "64.0 m wide, and the encoder was trained on tiles of 30.0 to 40.0 m" in caplog.text
+
+
 def test_headings_are_not_for_encoders_that_see_none(tmp_path):
     with pytest.raises(GalleryError, match=r"'fake' with fov_deg=90 sees nothing.*--headings 1"):
         build(

@@ -194,6 +194,18 @@ def test_views_without_a_heading_are_no_queries_of_one_heading(tmp_path, caplog)
     assert [len(described) for described, _ in queries] == [4] * 6
 
 
+def test_queries_of_an_encoder_for_any_heading_look_anywhere(tmp_path):
+    manifest = headless(with_views(tmp_path / "set"), "v2")
+    encoder = Looking()
+    encoder.heading_spread_deg = 180.0
+    made = build(manifest, encoder, tmp_path / "g")
+    asked = []
+    for _ in held_out_queries(manifest, made):
+        asked += list(encoder.asked)
+    assert len(asked) == 6 and np.ptp(asked) > 60.0
+    assert asked == [list(encoder.asked)[0] for _ in held_out_queries(manifest, made)]
+
+
 def test_encoders_that_see_no_heading_are_asked_for_none(tmp_path):
     manifest = headless(with_views(tmp_path / "set"), "v2")
     encoder = Looking(preprocessing=replace(PREPROCESSING, fov_deg=90.0))

@@ -619,8 +619,10 @@ def test_a_training_is_of_the_split_train_and_remembers_how_large_tiles_were(
     # a scale is of the weights that it was fitted for
     assert load_encoder(tmp_path / "known").scale == 20.0 and given["encoder"].scale is None
     assert given["encoder"].tile_side_m == (64.0, 64.0)
+    assert given["encoder"].heading_spread_deg == 180.0
     save_encoder(given["encoder"], tmp_path / "trained")
     assert load_encoder(tmp_path / "trained").tile_side_m == (64.0, 64.0)
+    assert load_encoder(tmp_path / "trained").heading_spread_deg == 180.0
 
 
 @pytest.mark.slow

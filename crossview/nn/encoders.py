@@ -58,6 +58,8 @@ class SiameseEncoder(keras.Model):
         scale: What similarities are multiplied with to be log-likelihoods; None if not fitted.
         tile_side_m: Least and largest side on the ground of the tiles that it was trained on; None
             if nobody knows.
+        heading_spread_deg: Up to this, both ways, headings of queries were known when it was
+            trained; 180 is not at all, None is that nobody knows.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class SiameseEncoder(keras.Model):
         self.preprocessing = preprocessing
         self.scale: float | None = None
         self.tile_side_m: tuple[float, float] | None = None
+        self.heading_spread_deg: float | None = None
         self._options = json.dumps(dict(options))
         given = {} if weights is None else {"weights": weights}
         make = ARCHITECTURES[architecture].make
@@ -372,6 +375,7 @@ def save_encoder(
         "preprocessing": encoder.preprocessing.to_json(),
         "scale": encoder.scale if scale is None else scale,
         "tile_side_m": encoder.tile_side_m,
+        "heading_spread_deg": encoder.heading_spread_deg,
         "training": dict(training or {}),
         "weights": {"file": weights.name, "sha256": digest},
         "fingerprint": encoder.fingerprint,
@@ -409,6 +413,7 @@ def load_encoder(folder: str | os.PathLike[str]) -> SiameseEncoder:
         loaded.scale, fingerprint = content["scale"], content["fingerprint"]
         if (side_m := content.get("tile_side_m")) is not None:
             loaded.tile_side_m = float(side_m[0]), float(side_m[1])
+        loaded.heading_spread_deg = content.get("heading_spread_deg")
         # without options that are newer than the encoder
         loaded._options = json.dumps(content["options"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
