@@ -203,7 +203,7 @@ def test_queries_of_an_encoder_for_any_heading_look_anywhere(tmp_path):
     for _ in held_out_queries(manifest, made):
         asked += list(encoder.asked)
     assert len(asked) == 6 and np.ptp(asked) > 60.0
-    assert asked == [list(encoder.asked)[0] for _ in held_out_queries(manifest, made)]
+    assert asked == [next(iter(encoder.asked)) for _ in held_out_queries(manifest, made)]
 
 
 def test_encoders_that_see_no_heading_are_asked_for_none(tmp_path):
