@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from crossview import console
-from crossview.errors import ManifestError, PhotoError
+from crossview.errors import ManifestError, PhotoError, TileError
 from crossview.manifest import Manifest
 from crossview.memory import available_bytes
 from crossview.pairs import (
     AS_IT_IS,
+    SAME_FOOTPRINT,
     Augmentation,
     PairTable,
     Variation,
@@ -26,6 +27,7 @@ from crossview.pairs import (
     offset_m,
     overhead_image,
     tile_side_m,
+    tile_sides_m,
 )
 from crossview.photos import decoded_size
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
@@ -96,14 +98,14 @@ class ManifestPairs(keras.utils.PyDataset):
         self.table = table or PairTable.of(manifest)
         self.epoch = 0
         self._batches = batches
-        self._augmentation = augmentation
+        self._augmentation = augmentation and augmentation.for_encoder(preprocessing)
         self._shift_m = 0.0 if augmentation is None else augmentation.shift_m
         if self._shift_m and preprocessing.footprint_m is None:
             raise ValueError(
                 "Tiles are shifted within larger ones, so the encoder must say how much of a tile "
                 "it looks at: give it a footprint_m."
             )
-        self._require_margin()
+        require_room(manifest, self.table, preprocessing, shift_m=self._shift_m)
         self._seed = seed
         self._indices: tuple[int, Sequence[np.ndarray]] = (-1, ())
         self._with_offsets = with_offsets or with_semipositives
@@ -170,7 +172,10 @@ class ManifestPairs(keras.utils.PyDataset):
             )
         tile = self._once(("", tile_id), lambda: self.manifest.tile_pixels(tile_id))
         cell_m = float(self.manifest.row("tiles", tile_id)["cell_m"])
-        part = cut(tile, cell_m, self.preprocessing.footprint_m, shift_m=shift_m)
+        try:
+            part = cut(tile, cell_m, self.preprocessing.footprint_m, shift_m=shift_m)
+        except ManifestError as error:
+            raise TileError(f"Tile {tile_id}: {error}") from error
         return self.preprocessing.overhead(part)
 
     def _once(self, key: tuple[str, str], read: Callable[[], np.ndarray]) -> np.ndarray:
@@ -188,18 +193,6 @@ class ManifestPairs(keras.utils.PyDataset):
             batches = self._batches.epoch(self.epoch)
             self._indices = (self.epoch, batches)
         return batches
-
-    def _require_margin(self) -> None:
-        if not self._shift_m or self.preprocessing.footprint_m is None:
-            return
-        side_m = tile_side_m(self.manifest, self.table.tile_ids[0])
-        margin_m = (side_m - self.preprocessing.footprint_m) / 2
-        if margin_m < self._shift_m:
-            raise ManifestError(
-                f"Squares of {self.preprocessing.footprint_m:g} m are to be up to "
-                f"{self._shift_m:g} m off the middle of tiles of {side_m:g} m, which leave "
-                f"{max(margin_m, 0.0):g} m: make larger tiles (--tile-px), or shift less."
-            )
 
     def _varied(self, row: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Images and facts of a pair."""
@@ -253,12 +246,43 @@ class ManifestPairs(keras.utils.PyDataset):
         return varied.of_offset(from_middle_m / (side_m / 2)).astype(np.float32)
 
 
-def readable(manifest: Manifest, table: PairTable, *, workers: int = 2) -> PairTable:
+def require_room(
+    manifest: Manifest, table: PairTable, preprocessing: Preprocessing, *, shift_m: float = 0.0
+) -> None:
+    """Refuse tiles that are smaller than what is cut out of them, by the first of every region.
+
+    Args:
+        manifest: The dataset.
+        table: Its pairs.
+        preprocessing: Its footprint_m is cut out of tiles.
+        shift_m: So far off their middles.
+
+    Raises:
+        ManifestError: Even the largest are too small.
+    """
+    footprint_m = preprocessing.footprint_m
+    if footprint_m is None:
+        return
+    side_m = tile_sides_m(manifest, table.tile_ids)[1]
+    margin_m = (side_m - footprint_m) / 2
+    if margin_m < shift_m - SAME_FOOTPRINT * footprint_m / 2:
+        raise ManifestError(
+            f"Squares of {footprint_m:g} m are to be up to {shift_m:g} m off the middle of tiles "
+            f"of {side_m:g} m, which leave {max(margin_m, 0.0):g} m: make larger tiles "
+            "(--tile-px), or shift less."
+        )
+
+
+def readable(
+    manifest: Manifest, table: PairTable, *, least_side_m: float = 0.0, workers: int = 2
+) -> PairTable:
     """The pairs whose images can be decoded to their ends; the others are named in the log.
 
     Args:
         manifest: The dataset.
         table: Its pairs.
+        least_side_m: Of a tile on the ground; smaller ones and those that are not square are named
+            and left out too.
         workers: Threads that decode.
 
     Raises:
@@ -272,9 +296,16 @@ def readable(manifest: Manifest, table: PairTable, *, workers: int = 2) -> PairT
 
     def fault(image: tuple[str, str]) -> str:
         try:
-            decoded_size(manifest.image_path(*image))
+            width_px, height_px = decoded_size(manifest.image_path(*image))
         except (PhotoError, ManifestError) as error:
             return str(error)
+        if image[0] == "views":
+            return ""
+        if width_px != height_px:
+            return f"It has {width_px} x {height_px} pixels and is not square."
+        side_m = width_px * float(manifest.row(*image)["cell_m"])
+        if side_m < least_side_m * (1 - SAME_FOOTPRINT):
+            return f"Its side is {side_m:.1f} m, and {least_side_m:.1f} m are needed."
         return ""
 
     with ThreadPoolExecutor(workers) as pool:
@@ -325,7 +356,7 @@ class RenderedBatches(keras.utils.PyDataset):
         super().__init__(workers=pairs.workers, max_queue_size=pairs.max_queue_size)
         self.pairs = pairs
         self.preprocessing = preprocessing
-        self._augmentation = augmentation
+        self._augmentation = augmentation and augmentation.for_encoder(preprocessing)
         self._seed = seed
 
     @property
@@ -362,7 +393,8 @@ class RenderedBatches(keras.utils.PyDataset):
         self, panorama: np.ndarray, tile: np.ndarray, heading_deg: float, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         ground = self.preprocessing.whole.ground_of_sphere(panorama, heading_deg=heading_deg)
-        overhead = self.preprocessing.overhead(tile)
+        part = cut(tile, self.pairs.cell_m, self.preprocessing.footprint_m)
+        overhead = self.preprocessing.overhead(part)
         varied = AS_IT_IS if self._augmentation is None else self._augmentation.draw(rng)
         is_polar = self.preprocessing.polar is not None
         return (

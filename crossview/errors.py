@@ -57,6 +57,10 @@ class ManifestError(CrossviewError, ValueError):
     """A prepared dataset breaks the manifest's schema; the message names file and row."""
 
 
+class TileError(ManifestError):
+    """A tile is not as an encoder needs it: not square, or too small; the message names it."""
+
+
 class WeightsError(CrossviewError, ValueError):
     """A weights file is corrupt, or does not fit the network."""
 

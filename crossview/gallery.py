@@ -43,6 +43,8 @@ __all__ = [
     "Prior",
     "Ranking",
     "TileProbabilities",
+    "knows_any_heading",
+    "require_headings",
     "takes_headings",
 ]
 
@@ -534,18 +536,28 @@ class Gallery:
         if heading_deg is None and self.num_headings > 1:
             return angles.bin_headings_deg(self.num_headings)
         if heading_deg is None:
-            # queries of other people's encoders may be anything
-            has_fix = hasattr(query, "fix")
-            heading_deg = stated_heading_deg(query) if has_fix else None
+            heading_deg = stated_heading_deg(query)
         if heading_deg is None and self.encoder is not None and knows_any_heading(self.encoder):
             return np.zeros(1)
         if heading_deg is None:
+            fix = getattr(query, "fix", None)
+            magnetic_deg = None if fix is None else fix.heading_deg
+            said = "does not say where it looks"
+            if magnetic_deg is not None:
+                said = (
+                    f"says {magnetic_deg:.1f} deg from *magnetic* north (add the declination of "
+                    "its place)"
+                )
+            other = (
+                "let gallery_search.find align it"
+                if isinstance(self.encoder, Orienting)
+                else "train an encoder for any (--heading-spread-deg 180)"
+            )
             raise GalleryError(
-                f"The {type(query).__name__} does not say where it looks, and the {self.title} "
-                "describes a query at one heading: its answer would be that of a camera that looks "
-                "north. State the heading from true north (heading_deg, --heading-deg), build the "
-                "gallery with several headings (num_headings=16, --headings 16), or train an "
-                "encoder for any (--heading-spread-deg 180)."
+                f"The {type(query).__name__} {said}, and the {self.title} describes a query at one "
+                "heading: its answer would be that of a camera that looks north. State the heading "
+                "from true north (heading_deg, --heading-deg), build the gallery with several "
+                f"headings (num_headings=16, --headings 16), or {other}."
             )
         return np.array([heading_deg - self.convergence_deg])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ from crossview.errors import GalleryError, ManifestError, PhotoError
 from crossview.gallery import Encoder, Gallery, require_headings
 from crossview.gallery_files import BLOCK_TILES, Excluded, GalleryWriter, Index, Model
 from crossview.manifest import Manifest
-from crossview.pairs import cut, tile_side_m
+from crossview.pairs import SAME_FOOTPRINT, cut, tile_side_m
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,9 +28,6 @@ BATCH_TILES = 32
 
 MAX_TURN_DEG = 2.0
 """Tiles whose upper edge is off the frame's north by more are not north-up."""
-
-SAME_FOOTPRINT = 0.01
-"""Share by which the sides of a gallery's tiles may differ."""
 
 SIMILAR_FOOTPRINT = 1.1
 """How many times as wide tiles may be as those that an encoder was trained on, without a word."""
@@ -146,7 +144,7 @@ class _Reader:
         wanted_m: Side that an encoder is for; None where it may be any.
 
     Raises:
-        GalleryError: No tile can be read, or the first is smaller than what is wanted.
+        GalleryError: No tile can be read, or all are smaller than what is wanted.
     """
 
     def __init__(
@@ -155,7 +153,7 @@ class _Reader:
         self._manifest = manifest
         self._cell_m = cell_m
         self._wanted_m = wanted_m
-        self.footprint_m = self._first_side_m()
+        self.footprint_m = self._side_m()
 
     def __call__(self, tile_id: str) -> np.ndarray | Excluded:
         """The pixels of a tile, (side, side, 3) uint8 RGB, or why there are none."""
@@ -166,44 +164,42 @@ class _Reader:
         height_px, width_px = image.shape[:2]
         if height_px != width_px:
             return Excluded(tile_id, f"It has {width_px} x {height_px} pixels and is not square.")
-        image = self._cut(image, self._cell_m[tile_id])
-        side_m = len(image) * self._cell_m[tile_id]
+        cell_m = self._cell_m[tile_id]
+        with contextlib.suppress(ManifestError):  # too small, as is said below
+            image = cut(image, cell_m, self._wanted_m)
+        side_m = len(image) * cell_m
         if abs(side_m / self.footprint_m - 1) > SAME_FOOTPRINT:
             return Excluded(
                 tile_id, f"Its side is {side_m:.1f} m and that of others {self.footprint_m:.1f} m."
             )
         return image
 
-    def _cut(self, image: np.ndarray, cell_m: float) -> np.ndarray:
-        """The middle of a tile that is larger than wanted, as training cuts it."""
-        if self._wanted_m is None or len(image) < round(self._wanted_m / cell_m):
-            return image
-        return cut(image, cell_m, self._wanted_m)
+    def _side_m(self) -> float:
+        """Side on the ground of what is seen of the first tile that can be read and is no smaller.
 
-    def _first_side_m(self) -> float:
-        """Side on the ground of what is seen of the first tile that can be read."""
+        Raises:
+            GalleryError: There is none.
+        """
+        too_small = None
         for tile_id, cell_m in self._cell_m.items():
             try:
                 side_m = tile_side_m(self._manifest, tile_id)
             except (PhotoError, ManifestError):
                 continue
-            return self._side_m(tile_id, side_m, cell_m)
-        raise GalleryError(
-            f"None of the {len(self._cell_m)} images of tiles can be read. Check the image_root of "
-            "the manifest: crossview-data check lists what is wrong."
-        )
-
-    def _side_m(self, tile_id: str, side_m: float, cell_m: float) -> float:
-        """What is left of the side of a tile that is cut."""
-        if self._wanted_m is None:
-            return side_m
-        if side_m < self._wanted_m * (1 - SAME_FOOTPRINT):
-            raise GalleryError(
+            if self._wanted_m is None:
+                return side_m
+            if side_m >= self._wanted_m * (1 - SAME_FOOTPRINT):
+                return min(side_m, round(self._wanted_m / cell_m) * cell_m)
+            too_small = too_small or (
                 f"The tile {tile_id} is {side_m:.1f} m wide and the encoder is for tiles of "
-                f"{self._wanted_m:.1f} m. Cut tiles of that size or larger ones, or train an "
-                "encoder on yours."
+                f"{self._wanted_m:.1f} m, as all others. Cut tiles of that size or larger ones, or "
+                "train an encoder on yours."
             )
-        return min(side_m, round(self._wanted_m / cell_m) * cell_m)
+        raise GalleryError(
+            too_small
+            or f"None of the {len(self._cell_m)} images of tiles can be read. Check the image_root "
+            "of the manifest: crossview-data check lists what is wrong."
+        )
 
 
 def _compare(footprint_m: float, trained_m: tuple[float, float] | None) -> None:

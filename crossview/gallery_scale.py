@@ -20,6 +20,7 @@ from crossview.cell_owners import log_mean_exp
 from crossview.errors import GalleryError, ManifestError, PhotoError
 from crossview.frames import GeoPose, Pose
 from crossview.gallery import Gallery, knows_any_heading, takes_headings
+from crossview.pairs import TRAIN, VAL, splits_of
 
 if TYPE_CHECKING:
     from crossview.manifest import Manifest
@@ -127,7 +128,8 @@ def held_out_queries(
     Args:
         manifest: The dataset.
         gallery: With an encoder.
-        split: Only views of this one; it must be one that the encoder was not trained on.
+        split: Only views of this one; it must be one that the encoder was not trained on. By
+            default val, where there is one, else what is not of train.
         region: Only views of this one, which must be the gallery's; may be left out where views are
             of one region only.
 
@@ -138,13 +140,16 @@ def held_out_queries(
     if gallery.encoder is None:
         raise GalleryError("Queries are described by an encoder: Gallery.load(folder, encoder).")
     views = manifest.views
-    splits = sorted({name for name in views["split"] if isinstance(name, str) and name})
+    splits = splits_of(views)
     if split is not None and split not in splits:
         raise GalleryError(
             f"{manifest.name} has no views of split {split!r}; it has "
             f"{', '.join(map(repr, splits)) or 'no splits'}."
         )
-    wanted = views["lat_deg"].notna() & ((split is None) | (views["split"] == split))
+    if split is None and VAL in splits:
+        split = VAL
+    of_split = views["split"] != TRAIN if split is None else views["split"] == split
+    wanted = views["lat_deg"].notna() & of_split
     regions = sorted(set(views["region"][wanted]))
     if region is None and len(regions) > 1:
         raise GalleryError(

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from crossview.angles import normalize_deg
+from crossview.errors import GalleryError
 from crossview.exact_search import Ranking
 from crossview.gallery import Gallery, Orienting
+from crossview.posterior import Posterior
 from crossview.preprocessing import stated_heading_deg
 from crossview.statements import OUTSIDE
 from crossview.strips import Prior
@@ -105,7 +107,7 @@ def find(
         none: Probability, before the query is seen, that no tile shows it.
 
     Raises:
-        GalleryError: See Gallery.described.
+        GalleryError: See Gallery.described; or a Posterior is the prior of a query that is aligned.
         MapOutsideError: No tile lies inside of the prior.
     """
     if heading_deg is None:
@@ -124,6 +126,12 @@ def find(
 def _aligned(
     gallery: Gallery, encoder: Orienting, query: Any, k: int, prior: Prior | None
 ) -> Found:
+    if isinstance(prior, Posterior):
+        raise GalleryError(
+            f"A prior of probabilities is weighed by the scale of the {gallery.title}, and that is "
+            "of queries whose heading is known. State the heading, build the gallery with several "
+            "headings (--headings 64), or give a disc or a polygon as the prior."
+        )
     if gallery.scale is not None:
         _log.warning(
             "No probabilities are stated: the scale of the %s is that of queries whose heading is "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crossview.angles import FULL_TURN_DEG
-from crossview.errors import ManifestError
+from crossview.errors import ManifestError, TileError
 from crossview.manifest import Manifest
 from crossview.photos import read_tags
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
@@ -25,6 +25,9 @@ POSITIVE, SEMIPOSITIVE = "positive", "semipositive"
 
 TRAIN, VAL = "train", "val"
 """Splits to train on and to validate on."""
+
+SAME_FOOTPRINT = 0.01
+"""Share by which a tile's side may be short of what an encoder looks at."""
 
 REGIONS_APART_M = 100_000.0
 """Between the frames of two regions, so that places of different regions are never neighbours."""
@@ -211,9 +214,15 @@ def overhead_image(
 
     Returns:
         (rows, cols, 3) uint8, as preprocessing says.
+
+    Raises:
+        TileError: The tile is not square, or too small.
     """
     tile, cell_m = manifest.tile_pixels(tile_id), float(manifest.row("tiles", tile_id)["cell_m"])
-    return preprocessing.overhead(cut(tile, cell_m, preprocessing.footprint_m, shift_m=shift_m))
+    try:
+        return preprocessing.overhead(cut(tile, cell_m, preprocessing.footprint_m, shift_m=shift_m))
+    except ValueError as error:
+        raise TileError(f"Tile {tile_id}: {error}") from error
 
 
 def cut(
@@ -228,7 +237,8 @@ def cut(
     Args:
         tile: (side, side, 3), north-up.
         cell_m: Of its pixels.
-        footprint_m: Side of the part; None for all of it.
+        footprint_m: Side of the part; None for all of it. A tile whose side is short of it by no
+            more than SAME_FOOTPRINT is taken whole.
         shift_m: East and north from the tile's middle to the part's.
 
     Raises:
@@ -237,6 +247,8 @@ def cut(
     if footprint_m is None:
         return tile
     side = round(footprint_m / cell_m)
+    if len(tile) >= side * (1 - SAME_FOOTPRINT):
+        side = min(side, len(tile))
     east, north = (round(length_m / cell_m) for length_m in shift_m)
     top, left = (len(tile) - side) // 2 - north, (len(tile) - side) // 2 + east
     if not (0 <= top <= len(tile) - side and 0 <= left <= len(tile) - side):
@@ -307,7 +319,7 @@ class PairTable:
 
         Args:
             manifest: The dataset.
-            split: Only pairs of this split.
+            split: Only pairs of this split; "" are those of none.
             unseen: Splits whose pairs are there too, without their ground images.
             needs_heading: Leave out, and count in the log, views whose heading nobody knows.
 
@@ -321,15 +333,15 @@ class PairTable:
         of_pairs = views.loc[pairs["view_id"]]
         is_unseen = of_pairs["split"].isin(list(unseen)).to_numpy()
         is_seen = ~is_unseen & of_pairs["lat_deg"].notna().to_numpy()
-        splits = _splits(of_pairs)
-        wanted = [*unseen, *([] if split is None else [split])]
+        splits = splits_of(of_pairs)
+        wanted = [*unseen, *([split] if split else [])]
         if missing := sorted(set(wanted) - set(splits)):
             raise ManifestError(
                 f"{manifest.name} has no pairs of split {', '.join(map(repr, missing))}; it has "
                 f"{', '.join(map(repr, splits)) or 'no splits'}."
             )
         if split is not None:
-            is_seen &= (of_pairs["split"] == split).to_numpy()
+            is_seen &= (of_pairs["split"].fillna("") == split).to_numpy()
         if needs_heading:
             has_heading = of_pairs["heading_deg"].notna().to_numpy()
             if num_without := int((is_seen & ~has_heading).sum()):
@@ -365,20 +377,22 @@ class PairTable:
 
     @staticmethod
     def training_split(manifest: Manifest, split: str | None) -> str | None:
-        """The split to train on: the one that is asked for, else train, else none if none is there.
+        """The split to train on: the one that is asked for, else train, else what is in none.
 
         Raises:
-            ManifestError: The dataset has splits, but no train, and none is asked for.
+            ManifestError: All views are of splits, but of no train, and none is asked for.
         """
-        if split is not None:
+        splits = splits_of(manifest.views)
+        if split is not None or not splits:
             return split
-        splits = _splits(manifest.views)
-        if splits and TRAIN not in splits:
+        if TRAIN in splits:
+            return TRAIN
+        if not (manifest.views["split"].fillna("") == "").any():
             raise ManifestError(
                 f"{manifest.name} has no split {TRAIN!r}; it has "
                 f"{', '.join(map(repr, splits))}: say which one to train on (--split)."
             )
-        return TRAIN if splits else None
+        return ""
 
     def __len__(self) -> int:
         """Pairs."""
@@ -409,7 +423,8 @@ class PairTable:
         return table
 
 
-def _splits(views: pd.DataFrame) -> list[str]:
+def splits_of(views: pd.DataFrame) -> list[str]:
+    """The names of the splits of a table of views, sorted."""
     return sorted({name for name in views["split"] if isinstance(name, str) and name})
 
 

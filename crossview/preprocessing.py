@@ -204,9 +204,10 @@ def stated_heading_deg(query: Panorama | Photo) -> float | None:
 
     A panorama's own heading, or that of a fix which counts from true north.
     """
-    stated = getattr(query, "heading_deg", None)
-    if stated is None and query.fix is not None and query.fix.heading_reference == "true":
-        stated = query.fix.heading_deg
+    # queries of other people's encoders may be anything
+    stated, fix = getattr(query, "heading_deg", None), getattr(query, "fix", None)
+    if stated is None and fix is not None and fix.heading_reference == "true":
+        stated = fix.heading_deg
     return stated
 
 

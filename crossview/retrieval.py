@@ -15,10 +15,11 @@ import numpy.typing as npt
 
 from crossview import angles, console
 from crossview.angles import FULL_TURN_DEG
-from crossview.errors import ManifestError, PhotoError
+from crossview.errors import ManifestError, PhotoError, TileError
 from crossview.manifest import Manifest
 from crossview.pairs import (
     POSITIVE,
+    TRAIN,
     PairTable,
     Variation,
     east_north_m,
@@ -26,6 +27,7 @@ from crossview.pairs import (
     is_photo,
     overhead_image,
     positions_m,
+    splits_of,
     tile_side_m,
 )
 from crossview.preprocessing import Preprocessing
@@ -243,6 +245,11 @@ class Exam:
                 "The tiles of a split are asked for, but no split is: say which (--split), or "
                 "look among all tiles of the region (--tiles region)."
             )
+        if split is None and TRAIN in splits_of(manifest.views):
+            logger.warning(
+                "All views of %s are queries, those of the split 'train' too: --split says which.",
+                manifest.name,
+            )
         table = PairTable.of(manifest, split=split, needs_heading=needs_heading)
         all_tiles = manifest.tiles[manifest.tiles["region"].isin(_regions(manifest, table))]
         of_pairs = _splits_of_pairs(manifest)
@@ -348,6 +355,7 @@ class Exam:
             "split": self.split,
             "tiles": self.tiles,
             **asdict(seen),
+            "fov_deg": min(seen.fov_deg, describer.preprocessing.fov_deg),
             "prior_radius_m": prior_radius_m,
             **found,
         }
@@ -602,9 +610,8 @@ def _described(
                 block.append(image(number))
             except (PhotoError, ManifestError) as error:
                 # a view says in which row of its table the image is that cannot be read
-                if not isinstance(
-                    error.__cause__ if isinstance(error, ManifestError) else error, PhotoError
-                ):
+                cause = error.__cause__ if isinstance(error, ManifestError) else error
+                if not isinstance(error, TileError) and not isinstance(cause, PhotoError):
                     raise
                 logger.warning("Left out: %s", error)
                 continue

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from crossview import atomic
-from crossview.datasets import Batches, ManifestPairs, readable
+from crossview.datasets import Batches, ManifestPairs, readable, require_room
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
@@ -154,13 +154,14 @@ def train_on(
     needs_heading = seeing.needs_heading(encoder.preprocessing)
     split = PairTable.training_split(manifest, split)
     table = PairTable.of(manifest, split=split, unseen=unseen, needs_heading=needs_heading)
-    table = readable(manifest, table, workers=workers)
+    require_room(manifest, table, encoder.preprocessing, shift_m=augmentation.shift_m)
+    footprint_m = encoder.preprocessing.footprint_m
+    table = readable(manifest, table, least_side_m=footprint_m or 0.0, workers=workers)
     if with_semipositives and not any(table.semipositive_ids):
         raise ManifestError(
             f"{manifest.name} has no {SEMIPOSITIVE!r} pairs: make them with `crossview synthesize "
             "--tiles grid`."
         )
-    footprint_m = encoder.preprocessing.footprint_m
     encoder.heading_spread_deg = augmentation.heading_spread_deg
     encoder.tile_side_m = (
         tile_sides_m(manifest, table.tile_ids) if footprint_m is None else (footprint_m,) * 2

@@ -114,6 +114,7 @@ def train(
     trainer = _trainer(encoder, contrast, pairs, options)
     with atomic.alone(folder), _Board(folder / BOARD_FOLDER) as board:
         records = _restored(trainer, folder, about)
+        learns = bool(records)
         for epoch in range(len(records), options.epochs):
             if _has_stalled(records, options.patience):
                 logger.info("No better for %d validations: stopped.", options.patience)
@@ -127,17 +128,20 @@ def train(
                     "same places, for the size of a batch. Make batches smaller (--batch-size)."
                 )
             batches = console.progress(_ahead(pairs), total=len(pairs), unit="batches")
-            losses = [trainer.step(*batch) for batch in batches]
+            losses = []
+            for images, facts in batches:
+                learns = learns or _has_negatives(contrast, len(images["ground"]), facts)
+                losses.append(trainer.step(images, facts))
             record: Record = {"epoch": epoch, "loss": float(np.mean(losses))}
             if not np.isfinite(record["loss"]):
                 raise ArithmeticError(
                     f"The loss of epoch {epoch} is {record['loss']}. Lower the learning rate, or "
                     f"compute in float32; {folder} holds the epochs before."
                 )
-            if not any(losses):
+            if not learns:
                 raise DatasetError(
-                    f"The loss of epoch {epoch} is 0 in every batch: no pair is a negative of "
-                    "another in its batch. Let neighbours share batches (--sampler neighbours), or "
+                    f"In no batch of epoch {epoch} is a pair a negative of another, so there is "
+                    "nothing to learn. Let neighbours share batches (--sampler neighbours), or "
                     "take negatives from farther away (--within-m, --beyond-m)."
                 )
             is_last = epoch + 1 == options.epochs
@@ -180,6 +184,17 @@ def _trainer(
     # what it was wrapped in for half precision has variables too
     trainer.optimizer.build(trainer.trainable_variables)
     return trainer
+
+
+def _has_negatives(
+    contrast: keras.layers.Layer, num_pairs: int, facts: Mapping[str, np.ndarray]
+) -> bool:
+    """Whether a pair of a batch is a negative of another, of a loss that says so."""
+    if not hasattr(contrast, "candidates"):
+        return True
+    names = ("position_m", "has_ground", "ground_position_m")
+    found = contrast.candidates(num_pairs, **{n: facts[n] for n in names if n in facts})
+    return any(numbers(each).any() for each in found)
 
 
 def _ahead(pairs: keras.utils.PyDataset) -> Iterator[Any]:

@@ -114,6 +114,14 @@ def test_larger_tiles_are_cut_to_what_the_encoder_is_for(tmp_path):
     assert places["t7"] == pytest.approx((50.0 * 3, 50.0 * 1), abs=1e-6)
 
 
+def test_a_small_tile_is_left_out_wherever_it_stands(tmp_path):
+    manifest = tile_dataset(tmp_path / "set")
+    Image.fromarray(pictures(1, side=4)[0]).save(tmp_path / "images" / "0.png")
+    made = build(manifest, for_tiles_of(64.0), tmp_path / "g")
+    assert [one.tile_id for one in made.excluded] == ["t0"]
+    assert (made.footprint_m, made.num_tiles) == (64.0, 11)
+
+
 def test_a_tile_that_is_a_pixel_short_is_taken_as_it_is(tmp_path):
     made = build(tile_dataset(tmp_path / "set"), for_tiles_of(64.3), tmp_path / "g")
     assert (made.footprint_m, made.num_tiles) == (64.0, 12)

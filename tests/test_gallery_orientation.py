@@ -1,5 +1,6 @@
 """Galleries of dsm with a limited field of view: what it is told of headings, and what it tells."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,12 +8,15 @@ import pytest
 from fakes.commands import run
 from PIL import Image
 
-from crossview.frames import LocalFrame
+from crossview.errors import GalleryError
+from crossview.frames import LocalFrame, Pose
 from crossview.gallery import Gallery, Orienting, takes_headings
 from crossview.gallery_files import GalleryWriter, Index, Model
 from crossview.gallery_search import find
+from crossview.grids import MapGrid, PoseGrid
 from crossview.nn.encoders import encoder, save_encoder
-from crossview.photos import Panorama
+from crossview.photos import Fix, Panorama
+from crossview.posterior import Posterior
 
 pytestmark = [
     pytest.mark.usefixtures("loggers_as_they_were"),
@@ -87,6 +91,42 @@ def test_an_unknown_heading_is_found_as_evaluation_finds_it(gallery, made, query
     straight = made.describe(Panorama(query), [0.0])
     alike = np.asarray(made.similarities(gallery.descriptors[rows], straight))[:, 0]
     np.testing.assert_allclose(found.ranking.similarity, alike, atol=1e-5)
+
+
+def test_headings_are_told_from_true_north_far_from_the_meridian(gallery, query):
+    """30 km east of the frame's meridian its north is 0.35 degrees off true north."""
+    places = gallery.positions_m + np.array([30_000.0, 0.0])
+    far = dataclasses.replace(gallery, positions_m=places)
+    told_deg = find(far, Panorama(query), 1).tiles[0].heading_deg
+    in_frame = FRAME.pose(FRAME.geo_pose(Pose(*places.mean(axis=0), 90.0)))
+    assert in_frame.heading_deg == pytest.approx(90.0)
+    true_deg = FRAME.geo_pose(Pose(*places.mean(axis=0), 90.0)).heading_deg
+    assert abs(true_deg - 90.0) > 0.3
+    assert told_deg == pytest.approx(true_deg, abs=0.01)
+
+
+def test_several_headings_have_probabilities_where_the_heading_is_unknown(gallery, query):
+    found = find(dataclasses.replace(gallery, num_headings=64), Panorama(query), NUM_TILES)
+    assert found.tiles[0].tile_id == gallery.tile_ids[SHOWN]
+    assert found.tiles[0].heading_deg is None
+    stated = [tile.probability for tile in found.tiles]
+    assert sum(stated) + found.probability_none == pytest.approx(1.0)
+    assert stated[0] == max(stated)
+
+
+def test_a_prior_of_probabilities_is_not_weighed_by_a_scale_of_known_headings(gallery, query):
+    cells = PoseGrid(MapGrid.around(FRAME, 100.0, 0.0, radius_m=200.0, cell_m=10.0), 1)
+    with pytest.raises(GalleryError, match="State the heading"):
+        find(gallery, Panorama(query), 1, prior=Posterior.flat(cells))
+    assert find(gallery, Panorama(query, 90.0), 1, prior=Posterior.flat(cells)).tiles
+
+
+def test_refusals_say_what_helps_this_encoder_and_this_compass(gallery, query):
+    with pytest.raises(GalleryError, match=r"does not say.*gallery_search.find align"):
+        gallery.described(Panorama(query))
+    fix = Fix(52.5, 13.4, heading_deg=60.4, heading_reference="magnetic")
+    with pytest.raises(GalleryError, match=r"says 60.4 deg from \*magnetic\* north"):
+        gallery.described(Panorama(query, fix=fix))
 
 
 def test_the_command_passes_headings_on(gallery, made, query, tmp_path):

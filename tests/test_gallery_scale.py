@@ -141,8 +141,12 @@ def with_views(folder):
     return Manifest.append(folder, views=rows) if manifest else None
 
 
+def unsplit(manifest):
+    return replace(manifest, views=manifest.views.assign(split=""))
+
+
 def test_views_with_a_position_are_queries_at_their_pose(tmp_path):
-    manifest = with_views(tmp_path / "set")
+    manifest = unsplit(with_views(tmp_path / "set"))
     encoder = Looking()
     made = build(manifest, encoder, tmp_path / "g")
     queries = list(held_out_queries(manifest, made))
@@ -152,7 +156,6 @@ def test_views_with_a_position_are_queries_at_their_pose(tmp_path):
         assert pose.x_m == pytest.approx(50.0 * (k % 4) + 5, abs=1e-6)
         assert made.tile_ids[made.owner_of(pose.x_m, pose.y_m)] == f"t{k}"
         assert made.tile_ids[made.search(described, 1).rows[0]] == f"t{k}"
-    assert len(list(held_out_queries(manifest, made, split="val"))) == 3
     with pytest.raises(GalleryError, match="encoder"):
         next(held_out_queries(manifest, Gallery.load(tmp_path / "g")))
 
@@ -178,6 +181,17 @@ def test_a_gallery_without_a_name_is_not_named(tmp_path):
         fit_scale(made, [])
 
 
+def test_a_scale_is_not_fitted_on_what_was_trained_on(tmp_path):
+    manifest = with_views(tmp_path / "set")
+    made = build(manifest, Looking(), tmp_path / "g")
+    assert len(list(held_out_queries(manifest, made))) == 3  # val
+    views = manifest.views.copy()
+    views.loc[views["split"] == "val", "split"] = "test"
+    assert len(list(held_out_queries(replace(manifest, views=views), made))) == 3
+    assert len(list(held_out_queries(manifest, made, split="train"))) == 3
+    assert len(list(held_out_queries(unsplit(manifest), made))) == 6
+
+
 def headless(manifest, *view_ids):
     views = manifest.views.copy()
     views.loc[views["view_id"].isin(view_ids), "heading_deg"] = np.nan
@@ -185,7 +199,7 @@ def headless(manifest, *view_ids):
 
 
 def test_views_without_a_heading_are_no_queries_of_one_heading(tmp_path, caplog):
-    manifest = headless(with_views(tmp_path / "set"), "v2", "v3")
+    manifest = headless(unsplit(with_views(tmp_path / "set")), "v2", "v3")
     made = build(manifest, Looking(), tmp_path / "g")
     assert len(list(held_out_queries(manifest, made))) == 4
     assert "2 views without a heading are left out, such as v2" in caplog.text
@@ -195,7 +209,7 @@ def test_views_without_a_heading_are_no_queries_of_one_heading(tmp_path, caplog)
 
 
 def test_queries_of_an_encoder_for_any_heading_look_anywhere(tmp_path):
-    manifest = headless(with_views(tmp_path / "set"), "v2")
+    manifest = headless(unsplit(with_views(tmp_path / "set")), "v2")
     encoder = Looking()
     encoder.heading_spread_deg = 180.0
     made = build(manifest, encoder, tmp_path / "g")
@@ -207,7 +221,7 @@ def test_queries_of_an_encoder_for_any_heading_look_anywhere(tmp_path):
 
 
 def test_encoders_that_see_no_heading_are_asked_for_none(tmp_path):
-    manifest = headless(with_views(tmp_path / "set"), "v2")
+    manifest = headless(unsplit(with_views(tmp_path / "set")), "v2")
     encoder = Looking(preprocessing=replace(PREPROCESSING, fov_deg=90.0))
     made = build(manifest, encoder, tmp_path / "g")
     assert len(list(held_out_queries(manifest, made))) == 6
@@ -215,7 +229,7 @@ def test_encoders_that_see_no_heading_are_asked_for_none(tmp_path):
 
 
 def test_views_of_other_regions_are_no_queries_and_damaged_ones_are_named(tmp_path, caplog):
-    manifest = with_views(tmp_path / "set")
+    manifest = unsplit(with_views(tmp_path / "set"))
     made = build(manifest, Looking(), tmp_path / "g")
     views, regions = manifest.views.copy(), manifest.regions
     views.loc[views["view_id"] == "v4", "region"] = "elsewhere"

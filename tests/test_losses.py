@@ -95,6 +95,15 @@ def test_either_direction_of_the_golden_triplets():
     assert np.allclose(np.array(both) - diagonal, [4.433552980266476, 3.590100820774176], atol=2e-6)
 
 
+def test_a_batch_of_places_far_apart_has_no_negatives_among_neighbours():
+    loss = contrastive_loss("neighbour", within_m=50)
+    position_m = np.array([[0.0, 0.0], [60.0, 0.0], [0.0, 60.0]])
+    assert not any(np.asarray(each).any() for each in loss.candidates(3, position_m))
+    nearer_m = position_m * 0.8
+    expected = [[0, 1, 1], [1, 0, 0], [1, 0, 0]]  # 48 m apart, and 68 m
+    assert np.asarray(loss.candidates(3, nearer_m).of_ground).tolist() == expected
+
+
 def literal_neighbour_loss(overhead, ground, position_m, has_ground, *, within_m, weight):
     """Xia et al. (2020), pair by pair; an empty slot is no query and no negative ground image."""
     sums, counts = [0.0, 0.0], [0, 0]

@@ -3,15 +3,17 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from pytest import approx
 
 from crossview import retrieval_training
 from crossview.cameras import Equirectangular
 from crossview.cli import main
-from crossview.datasets import ManifestPairs, RenderedBatches, readable
+from crossview.datasets import ManifestPairs, RenderedBatches, readable, require_room
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import load_encoder, save_encoder
@@ -323,6 +325,10 @@ def halved(manifest):
 
 def test_what_is_validated_on_is_not_trained_on(manifest):
     halves = halved(manifest)
+    views = halves.views.assign(split=halves.views["split"].replace("train", ""))
+    part = dataclasses.replace(halves, views=views)
+    assert PairTable.training_split(part, None) == ""
+    assert PairTable.of(part, split="").view_ids == tuple(manifest.views["view_id"][:12])
     assert PairTable.training_split(halves, None) == "train"
     assert PairTable.training_split(halves, "val") == "val"
     assert PairTable.training_split(manifest, None) is None
@@ -432,6 +438,18 @@ def test_photos_of_a_dataset_are_not_seen_in_part_only(manifest, monkeypatch):
         assert num_unseen == (0 if row == 3 else 48)
 
 
+def test_a_narrow_encoder_is_told_of_no_heading_by_any_door(manifest):
+    narrow = Preprocessing((16, 16), (16, 64), fov_deg=90.0)
+    told = Augmentation(0.0, is_turned=False, is_mirrored=False)
+    pairs = ManifestPairs(manifest, narrow, RandomBatches(24, 24), augmentation=told)
+    ahead = ManifestPairs(manifest, narrow, RandomBatches(24, 24))
+    differ = [
+        not np.array_equal(pairs._varied(k)[0]["ground"], ahead._varied(k)[0]["ground"])
+        for k in range(24)
+    ]
+    assert sum(differ) > 20
+
+
 class Oriented:
     """Its maps are the columns of what it sees; the overhead image is the panorama itself."""
 
@@ -475,8 +493,6 @@ def test_a_network_that_finds_headings_is_examined_at_the_best_one(manifest):
 
 def test_images_that_cannot_be_read_are_named_and_take_no_part(manifest, tmp_path, caplog):
     """A damaged photo is no query; a damaged tile is no answer, nor is its photo a query."""
-    import shutil
-
     shutil.copytree(manifest.folder, tmp_path / "towns")
     damaged = Manifest.load(tmp_path / "towns")
     exam = Exam.of(damaged)
@@ -645,8 +661,6 @@ def test_vigor_learns_where_cameras_are_and_is_trained_further(grid_manifest, tm
 
 
 def test_a_damaged_image_is_named_and_takes_no_part_in_training(folder, tmp_path, capsys, caplog):
-    import shutil
-
     shutil.copytree(folder, tmp_path / "towns")
     damaged = Manifest.load(tmp_path / "towns")
     table = PairTable.of(damaged)
@@ -657,6 +671,45 @@ def test_a_damaged_image_is_named_and_takes_no_part_in_training(folder, tmp_path
     assert kept.view_ids == tuple(np.delete(table.view_ids, [2, 5]))
     assert f"Left out: view {table.view_ids[2]}" in caplog.text
     assert f"Left out: tile {table.tile_ids[5]}" in caplog.text
+
+
+def test_tiles_of_another_shape_or_size_are_named_and_left_out(folder, tmp_path, caplog):
+    shutil.copytree(folder, tmp_path / "towns")
+    mixed = Manifest.load(tmp_path / "towns")
+    table = PairTable.of(mixed)
+    for row, size in ((1, (64, 50)), (4, (50, 50))):
+        path = mixed.image_path("tiles", table.tile_ids[row])
+        Image.open(path).resize(size).save(path)
+    wide = dataclasses.replace(SMALL, footprint_m=60.0)
+    kept = readable(mixed, table, least_side_m=60.0)
+    assert kept.view_ids == tuple(np.delete(table.view_ids, [1, 4]))
+    assert f"tile {table.tile_ids[1]}: It has 64 x 50 pixels" in caplog.text
+    assert f"tile {table.tile_ids[4]}: Its side is 50.0 m, and 60.0 m are needed" in caplog.text
+    found = Exam.of(mixed).examine(PixelCorrelation(wide), Seeing(0.0))
+    assert (found["num_tiles"], found["excluded_tiles"], found["excluded_queries"]) == (22, 2, 2)
+    assert len(readable(mixed, table, least_side_m=50.2)) == 23  # short by less than a hundredth
+    assert cut(np.zeros((50, 50, 3)), 1.0, 50.4).shape == (50, 50, 3)
+    with pytest.raises(ManifestError, match="up to 0 m off the middle of tiles of 64 m"):
+        require_room(mixed, table, dataclasses.replace(SMALL, footprint_m=80.0))
+
+
+def test_further_training_keeps_what_was_known_of_headings(folder, tmp_path, monkeypatch):
+    known = retrieval_training.new_encoder(
+        "tiny", seed=0, width=2, num_heads=2, ground_px=(32, 64), overhead_px=(32, 64)
+    )
+    spreads = []
+
+    def taken(manifest, encoder, contrast, folder, *, augmentation, **options):
+        spreads.append(augmentation.heading_spread_deg)
+
+    monkeypatch.setattr(retrieval_training, "train_on", taken)
+    for spread_deg in (None, 180.0):
+        known.heading_spread_deg = spread_deg
+        save_encoder(known, tmp_path / "known")
+        to = ("--out", tmp_path / "model", "--start", tmp_path / "known")
+        run("train", "retrieval", folder, *to)
+        run("train", "retrieval", folder, *to, "--heading-spread-deg", 20)
+    assert spreads == [5.0, 20.0, 180.0, 20.0]
 
 
 @pytest.mark.slow

@@ -249,7 +249,7 @@ def test_a_training_without_a_batch_or_a_finite_loss_stops(tmp_path):
             options=Options(epochs=1),
         )  # fmt: skip
     alone = contrastive_loss("neighbour", within_m=0.001)
-    with pytest.raises(DatasetError, match=r"loss of epoch 0 is 0 .*--sampler neighbours"):
+    with pytest.raises(DatasetError, match=r"no batch of epoch 0 is .*--sampler neighbours"):
         train(tiny(), Pairs((16, 32, 3)), alone, tmp_path / "far", options=Options(epochs=1))
     with pytest.raises(ArithmeticError, match="Lower the learning rate"):
         trained(tmp_path / "inf", epochs=3, learning_rate=1e30, clip_norm=1e30)

@@ -111,7 +111,10 @@ def build(
 @gallery_folder
 @options.dataset
 @encoder_folder
-@click.option("--split", help="Only views of this split, such as val.")
+@click.option(
+    "--split",
+    help="Only views of this split; by default val, where there is one, else what is not of train.",
+)
 @click.option("--region", help="Of GALLERY; needed where DATASET has views of several.")
 @as_json
 def fit(

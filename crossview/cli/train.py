@@ -13,6 +13,7 @@ from crossview import console
 from crossview.cli import options
 
 SAMPLERS = ("random", "neighbours", "similar")
+HEADING_SPREAD_DEG = 5.0
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -120,9 +121,8 @@ def command() -> None:
 @click.option(
     "--heading-spread-deg",
     type=click.FloatRange(0, 180),
-    default=5.0,
-    show_default=True,
-    help="Headings are known up to this, both ways; 180 is unknown.",
+    help="Headings are known up to this, both ways; 180 is unknown. By default 5, or with --start "
+    "what it was.",
 )
 @click.option(
     "--fov-deg",
@@ -165,7 +165,7 @@ def retrieval(
     accumulate: int,
     learning_rate: float,
     weight_decay: float,
-    heading_spread_deg: float,
+    heading_spread_deg: float | None,
     fov_deg: tuple[float, float],
     shift_m: float,
     precision: str,
@@ -200,6 +200,9 @@ def retrieval(
         raise click.UsageError("--start says what the model is: leave --model and its options out.")
     else:
         encoder = known_encoder(start, seed=seed, precision=precision)
+    if heading_spread_deg is None:
+        before_deg = encoder.heading_spread_deg
+        heading_spread_deg = HEADING_SPREAD_DEG if before_deg is None else before_deg
     given = {name: value for name, value in loss_options.items() if value is not None}
     train_on(
         Manifest.load(dataset),

@@ -377,34 +377,52 @@ class ContrastiveLoss(keras.layers.Layer):
         similarity: Any = None,
     ) -> Any:
         """The loss of a batch."""
-        distance_m = overlap = weights = None
-        if self.needs_position:
-            if position_m is None:
-                raise ValueError(
-                    f"{type(self).__name__} has options in metres and needs position_m, "
-                    "(pairs, 2): east and north of the overhead images."
-                )
-            if ground_position_m is None:
-                ground_position_m = position_m
-            distance_m = distances_m(position_m, ground_position_m)
-        if self.footprint_m is not None:
-            overlap = footprint_iou(position_m, position_m, self.footprint_m)
+        weights = None
         if self.sigma_m is not None:
+            distance_m = self._distance_m(position_m, ground_position_m)
             weights = gaussian_weights(distance_m, self.sigma_m, form=self.form)
         if similarity is None:
             similarity = similarities(overhead, ground)
-        candidates = negatives(
-            ops.shape(similarity)[0],
-            distance_m=distance_m,
+        candidates = self.candidates(
+            ops.shape(similarity)[0], position_m, has_ground, ground_position_m
+        )
+        if self.num_hardest is not None:
+            candidates = hardest(candidates, -similarity, self.num_hardest)
+        return self.loss(similarity, candidates, weights)
+
+    def candidates(
+        self,
+        num_pairs: Any,
+        position_m: Any = None,
+        has_ground: Any = None,
+        ground_position_m: Any = None,
+    ) -> Negatives:
+        """The negatives of a batch, before the hardest are chosen; see call."""
+        overlap = None
+        if self.footprint_m is not None:
+            overlap = footprint_iou(position_m, position_m, self.footprint_m)
+        return negatives(
+            num_pairs,
+            distance_m=self._distance_m(position_m, ground_position_m),
             within_m=self.within_m,
             beyond_m=self.beyond_m,
             overlap=overlap,
             max_overlap=self.max_overlap,
             has_ground=has_ground,
         )
-        if self.num_hardest is not None:
-            candidates = hardest(candidates, -similarity, self.num_hardest)
-        return self.loss(similarity, candidates, weights)
+
+    def _distance_m(self, position_m: Any, ground_position_m: Any) -> Any:
+        """(overhead, ground) metres, None where no option needs them."""
+        if not self.needs_position:
+            return None
+        if position_m is None:
+            raise ValueError(
+                f"{type(self).__name__} has options in metres and needs position_m, "
+                "(pairs, 2): east and north of the overhead images."
+            )
+        return distances_m(
+            position_m, position_m if ground_position_m is None else ground_position_m
+        )
 
     def loss(self, similarity: Any, candidates: Negatives, weights: Any) -> Any:
         """The loss of (overhead, ground) inner products; weights may be None."""

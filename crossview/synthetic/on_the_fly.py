@@ -97,7 +97,7 @@ class RenderedPairs(keras.utils.PyDataset):
         self._is_fixed = epoch is not None
         self._num_batches = num_batches
         self._panorama = panorama or Equirectangular(512, 128)
-        self._tile_px, self._cell_m = tile_px, cell_m
+        self._tile_px, self.cell_m = tile_px, cell_m
         self._height_m = height_m
         self._heading_spread_deg = heading_spread_deg
         self._sidewalks = sidewalks
@@ -162,13 +162,13 @@ class RenderedPairs(keras.utils.PyDataset):
     ) -> tuple[np.ndarray, np.ndarray]:
         from crossview.synthetic.appearance import Appearance
 
-        world, half_m = self.worlds[which], self._tile_px * self._cell_m / 2
+        world, half_m = self.worlds[which], self._tile_px * self.cell_m / 2
         looks = Appearance.drawn(int(rng.integers(2**32)), randomness=self._randomness)
         photo: Any = render_photo(
             world.scene, place, self._panorama, height_m=height_m, movers=people, appearance=looks
         )
         grid = MapGrid(
-            world.frame, place.x_m - half_m, place.y_m + half_m, self._cell_m,
+            world.frame, place.x_m - half_m, place.y_m + half_m, self.cell_m,
             self._tile_px, self._tile_px,
         )  # fmt: skip
         with self._lock:
