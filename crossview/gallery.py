@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
 from crossview import angles, exact_search, gallery_files
 from crossview.cell_owners import CellShares, log_mean_exp
+from crossview.describers import Orienting
 from crossview.errors import (
     FrameMismatchError,
     GalleryError,
@@ -78,20 +79,6 @@ class Encoder(Protocol):
         Or with headings one for each, (headings, dimensions): as if the middle of the query looked
         there, clockwise from the tiles' upper edge.
         """
-
-
-@runtime_checkable
-class Orienting(Protocol):
-    """An encoder that finds where a query looks, such as nn.encoders.OrientedEncoder.
-
-    Its descriptors are maps of azimuth, so that it can be asked for headings at any field of view.
-    """
-
-    def similarities(self, overhead: np.ndarray, ground: np.ndarray) -> Any:
-        """(overhead, ground) of descriptors, each pair at the heading that fits best."""
-
-    def headings_deg(self, overhead: np.ndarray, ground: np.ndarray) -> np.ndarray:
-        """(overhead, ground), where the middles of queries look that were described at 0."""
 
 
 def takes_headings(encoder: Encoder) -> bool:

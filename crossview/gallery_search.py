@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from crossview.angles import normalize_deg
+from crossview.describers import Orienting
 from crossview.errors import GalleryError
 from crossview.exact_search import Ranking
-from crossview.gallery import Gallery, Orienting
+from crossview.gallery import Gallery
 from crossview.posterior import Posterior
 from crossview.preprocessing import stated_heading_deg
 from crossview.statements import OUTSIDE

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import functools
 import logging
-import tempfile
-import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crossview import angles, console
+from crossview import angles
 from crossview.angles import FULL_TURN_DEG
-from crossview.errors import ManifestError, PhotoError, TileError
+from crossview.describers import (
+    BATCH_SIZE,
+    Describer,
+    Orienting,
+    Pointer,
+    aligned,
+    described,
+)
+from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.pairs import (
     POSITIVE,
@@ -48,12 +54,6 @@ from crossview.retrieval_evaluation import (
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH_SIZE = 64
-"""Images that are described at a time."""
-
-MAX_DESCRIPTOR_BYTES = 256 * 2**20
-"""Descriptors of all views or all tiles that are held in memory; more go to a temporary file."""
-
 GALLERIES = ("split", "region")
 """Among which tiles views are looked for: see Exam.of."""
 
@@ -71,74 +71,7 @@ METRES = (1.0, 5.0, 10.0, 25.0)
 """Errors of the first tile, or of the place that a network sees in it."""
 
 
-_LEAST_CONTRAST = 0.1
-"""Length of standardised grey levels; that of a single pixel that differs by one is 0.3."""
-
 logger = logging.getLogger(__name__)
-
-
-class Describer(typing.Protocol):
-    """What makes descriptors of prepared images: an encoder, or a baseline."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What it looks at."""
-
-    def ground_descriptors(self, images: np.ndarray) -> np.ndarray:
-        """(batch, D) of (batch, rows, cols, 3)."""
-
-    def overhead_descriptors(self, images: np.ndarray) -> np.ndarray:
-        """(batch, D) of (batch, rows, cols, 3)."""
-
-
-@typing.runtime_checkable
-class Pointer(Describer, typing.Protocol):
-    """A describer that also says where in a tile a camera is, such as nn.encoders.OffsetEncoder."""
-
-    def offsets(self, ground: np.ndarray, overhead: np.ndarray) -> np.ndarray:
-        """(batch, 2) south and west of the tiles' middles, in half tiles."""
-
-
-@typing.runtime_checkable
-class Orienting(Describer, typing.Protocol):
-    """A describer that finds headings, such as nn.encoders.OrientedEncoder."""
-
-    def similarities(self, overhead: np.ndarray, ground: np.ndarray) -> Any:
-        """(overhead, ground) of descriptors, each at the heading that fits best."""
-
-    def headings_deg(self, overhead: np.ndarray, ground: np.ndarray) -> np.ndarray:
-        """(overhead, ground), where the middles of ground images look."""
-
-
-@dataclass(frozen=True)
-class PixelCorrelation:
-    """A baseline that has learned nothing: the correlation of grey levels in the same places.
-
-    Args:
-        preprocessing: Of equal ground and overhead sizes, polar.
-    """
-
-    preprocessing: Preprocessing
-
-    def __post_init__(self) -> None:
-        if self.preprocessing.ground_px != self.preprocessing.overhead_px:
-            raise ValueError(
-                "Pixels are compared in the same places: ground and overhead images have one size."
-            )
-
-    def ground_descriptors(self, images: np.ndarray) -> np.ndarray:
-        """Standardised grey levels, (batch, rows * cols) float32 of length 1."""
-        grey = images.mean(axis=3, dtype=np.float32).reshape(len(images), -1)
-        grey -= grey.mean(axis=1, keepdims=True)
-        length = np.linalg.norm(grey, axis=1, keepdims=True)
-        # an image of one grey correlates with none but another such
-        return np.where(
-            length < _LEAST_CONTRAST,
-            np.float32(grey.shape[1] ** -0.5),
-            grey / np.maximum(length, _LEAST_CONTRAST),
-        )
-
-    overhead_descriptors = ground_descriptors
 
 
 @dataclass(frozen=True)
@@ -322,7 +255,7 @@ class Exam:
         def rank(protocols: Sequence[Protocol]) -> list[Ranks]:
             if orienting is None:
                 return ranks_by(queries, tiles, protocols)
-            return ranks_of(_aligned(orienting, queries, tiles), protocols)
+            return ranks_of(aligned(orienting, queries, tiles), protocols)
 
         found, first = there._result(
             rank,
@@ -330,7 +263,9 @@ class Exam:
             footprint_m=describer.preprocessing.footprint_m,
         )
         if orienting is not None:
-            found |= there._headings(orienting, queries, tiles, seeing, view_numbers)
+            found |= there._headings(
+                describer, orienting, queries, tiles, seeing=seeing, numbers=view_numbers
+            )
         if isinstance(describer, Pointer):
             error_m = there._pointed_errors_m(describer, seeing, first, view_numbers)
             found["median_error_with_offset_m"] = float(np.median(error_m))
@@ -380,7 +315,7 @@ class Exam:
             return self._seen(describer, seeing, number, tile_id, number=number)
 
         numbers = range(len(self.table)) if numbers is None else numbers
-        return _described(image, describer.ground_descriptors, numbers, "views")
+        return described(image, describer.ground_descriptors, numbers, "views")
 
     def tile_descriptors(self, describer: Describer) -> tuple[np.ndarray, np.ndarray]:
         """The tiles of the gallery that can be read: numbers, (tiles,), and (tiles, D)."""
@@ -389,7 +324,7 @@ class Exam:
             return overhead_image(self.manifest, self.tile_ids[number], describer.preprocessing)
 
         numbers = range(len(self.tile_ids))
-        return _described(image, describer.overhead_descriptors, numbers, "tiles")
+        return described(image, describer.overhead_descriptors, numbers, "tiles")
 
     def result(
         self,
@@ -468,9 +403,11 @@ class Exam:
 
     def _headings(
         self,
-        describer: Orienting,
+        describer: Describer,
+        orienting: Orienting,
         queries: np.ndarray,
         tiles: np.ndarray,
+        *,
         seeing: Seeing,
         numbers: np.ndarray,
     ) -> dict[str, float]:
@@ -479,7 +416,7 @@ class Exam:
         error_deg = np.empty(len(queries))
         for start in range(0, len(queries), BATCH_SIZE):
             rows = slice(start, start + BATCH_SIZE)
-            told_deg = describer.headings_deg(tiles[own[rows]], queries[rows]).diagonal()
+            told_deg = orienting.headings_deg(tiles[own[rows]], queries[rows]).diagonal()
             true_deg = [
                 self._looks_deg(describer, seeing, row, int(numbers[row]))
                 for row in range(*rows.indices(len(queries)))
@@ -579,88 +516,3 @@ def _recalls(name: str, ranks: Ranks, num_tiles: int) -> dict[str, float | None]
         f"{name}_one_percent_floor": recall(ranks, floor) if floor else None,
         f"{name}_one_percent_plus_1": recall(ranks, plus_1),
     }
-
-
-def _aligned(describer: Orienting, queries: np.ndarray, tiles: np.ndarray) -> Iterator[np.ndarray]:
-    """(queries of a block, tiles) float32, each at the heading that fits best; in order."""
-    for start in console.progress(
-        range(0, len(queries), BATCH_SIZE), total=None, unit=" blocks aligned"
-    ):
-        block = queries[start : start + BATCH_SIZE]
-        alike = np.empty((len(block), len(tiles)), np.float32)
-        for first in range(0, len(tiles), BATCH_SIZE):
-            cols = slice(first, first + BATCH_SIZE)
-            alike[:, cols] = np.asarray(describer.similarities(tiles[cols], block)).T
-        yield alike
-
-
-def _described(
-    image: Callable[[int], np.ndarray],
-    describe: Callable[[np.ndarray], np.ndarray],
-    numbers: Sequence[int],
-    unit: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Those numbers of images that can be read, and their descriptors; the others are named."""
-    read: list[int] = []
-    block: list[np.ndarray] = []
-    with tempfile.TemporaryFile() as file:
-        described = _Rows(file, len(numbers))
-        for number in console.progress(numbers, total=len(numbers), unit=f" {unit}"):
-            try:
-                block.append(image(number))
-            except (PhotoError, ManifestError) as error:
-                # a view says in which row of its table the image is that cannot be read
-                cause = error.__cause__ if isinstance(error, ManifestError) else error
-                if not isinstance(error, TileError) and not isinstance(cause, PhotoError):
-                    raise
-                logger.warning("Left out: %s", error)
-                continue
-            read.append(number)
-            if len(block) == BATCH_SIZE:
-                described.add(_padded(describe, block))
-                block = []
-        if block:
-            described.add(_padded(describe, block))
-        return np.array(read, dtype=int), described.whole()
-
-
-class _Rows:
-    """Descriptors as they come, float32, in memory or, where they are many, in a file.
-
-    Args:
-        file: A temporary one; what is mapped to it outlives its closing.
-        most: Rows that may come.
-    """
-
-    def __init__(self, file: typing.IO[bytes], most: int) -> None:
-        self._file, self._most, self._num_rows = file, most, 0
-        self._blocks: list[np.ndarray] = []
-
-    def add(self, block: np.ndarray) -> None:
-        """Put rows, (rows, D), behind the others."""
-        block = np.ascontiguousarray(block, np.float32)
-        self._num_rows += len(block)
-        if self._most * block[0].nbytes > MAX_DESCRIPTOR_BYTES:
-            # written, not mapped: a full disk is an error, not the end of the process
-            self._file.write(block.data)
-            self._blocks = [block]
-        else:
-            self._blocks.append(block)
-
-    def whole(self) -> np.ndarray:
-        """All rows, (rows, D); nothing can be added any more."""
-        if not self._blocks:
-            return np.empty((0, 1), np.float32)
-        shape = self._num_rows, self._blocks[0].shape[1]
-        if sum(map(len, self._blocks)) == self._num_rows:
-            return np.concatenate(self._blocks)
-        self._file.flush()
-        return np.memmap(self._file, np.float32, "r", shape=shape)
-
-
-def _padded(
-    describe: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]
-) -> np.ndarray:
-    """Descriptors of a batch that is filled up, so that networks see one size only."""
-    missing = BATCH_SIZE - len(images)
-    return describe(np.stack([*images, *[images[-1]] * missing]))[: len(images)]

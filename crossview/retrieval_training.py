@@ -15,11 +15,12 @@ import numpy as np
 
 from crossview import atomic
 from crossview.datasets import Batches, ManifestPairs, readable, require_room
+from crossview.describers import BATCH_SIZE
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
 from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, VAL, Augmentation, PairTable, tile_sides_m
-from crossview.retrieval import BATCH_SIZE, Exam, Seeing
+from crossview.retrieval import Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.training import Options, Record, train
 

@@ -36,7 +36,7 @@ TABLE = """
 2  raycast ray_kernels models
 2  birdseye_matcher ground_votes
 2  manifest_schema manifest_summary tables parquet appends pickles console
-2  gallery gallery_files gallery_build gallery_scale gallery_search faiss_search
+2  describers gallery gallery_files gallery_build gallery_scale gallery_search faiss_search
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps statements strips exact_search cell_owners polar_kernels preprocessing
 1  retrieval_evaluation

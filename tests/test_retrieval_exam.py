@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 from pytest import approx
 
-from crossview import retrieval
+from crossview import describers, retrieval
 from crossview.cli import main
+from crossview.describers import PixelCorrelation
 from crossview.errors import ManifestError
 from crossview.frames import LocalFrame
 from crossview.manifest import Manifest
 from crossview.pairs import PairTable
 from crossview.preprocessing import Preprocessing
-from crossview.retrieval import Exam, PixelCorrelation, Seeing
+from crossview.retrieval import Exam, Seeing
 
 pytestmark = pytest.mark.usefixtures("loggers_as_they_were")
 
@@ -317,7 +318,7 @@ def test_many_descriptors_are_kept_in_a_file_that_is_gone_afterwards(monkeypatch
     grid = Grid(1200, 1500, 1024, monkeypatch)
     describer = grid.describer()
     expected = grid.exam.examine(describer, Seeing(0.0))
-    monkeypatch.setattr(retrieval, "MAX_DESCRIPTOR_BYTES", 1e6, raising=False)
+    monkeypatch.setattr(describers, "MAX_DESCRIPTOR_BYTES", 1e6, raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     # beside them: what retrieval_evaluation multiplies at a time
     monkeypatch.setattr(

@@ -14,6 +14,7 @@ from crossview import retrieval_training
 from crossview.cameras import Equirectangular
 from crossview.cli import main
 from crossview.datasets import ManifestPairs, RenderedBatches, readable, require_room
+from crossview.describers import PixelCorrelation
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import load_encoder, save_encoder
@@ -29,7 +30,7 @@ from crossview.pairs import (
 )
 from crossview.photos import Panorama
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
-from crossview.retrieval import Exam, PixelCorrelation, Seeing
+from crossview.retrieval import Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.synthetic.on_the_fly import RenderedPairs
 from crossview.synthetic.worlds import World

@@ -218,8 +218,9 @@ def retrieval(
     rounded down: of less than 100 tiles that is 0, and the figure null. The file of --json also has
     the curve of metres.
     """
+    from crossview.describers import Describer, PixelCorrelation
     from crossview.manifest import Manifest
-    from crossview.retrieval import CURVE, Describer, Exam, PixelCorrelation, Seeing
+    from crossview.retrieval import CURVE, Exam, Seeing
 
     if sum((model is not None, untrained is not None, pixels)) != 1:
         raise click.UsageError("Give one of --model, --untrained and --pixels.")
