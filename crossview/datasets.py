@@ -12,15 +12,13 @@ import keras
 import numpy as np
 
 from crossview import console
+from crossview.augmentation import AS_IT_IS, Augmentation, Variation
 from crossview.errors import ManifestError, PhotoError, TileError
 from crossview.manifest import Manifest
 from crossview.memory import available_bytes
 from crossview.pairs import (
-    AS_IT_IS,
     SAME_FOOTPRINT,
-    Augmentation,
     PairTable,
-    Variation,
     cut,
     ground_image,
     is_photo,

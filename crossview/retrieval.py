@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from crossview import angles
 from crossview.angles import FULL_TURN_DEG
+from crossview.augmentation import Variation
 from crossview.describers import (
     BATCH_SIZE,
     Describer,
@@ -27,7 +28,6 @@ from crossview.pairs import (
     POSITIVE,
     TRAIN,
     PairTable,
-    Variation,
     east_north_m,
     ground_image,
     is_photo,

@@ -14,12 +14,13 @@ import keras
 import numpy as np
 
 from crossview import atomic
+from crossview.augmentation import AS_IT_IS, Augmentation
 from crossview.datasets import Batches, ManifestPairs, readable, require_room
 from crossview.describers import BATCH_SIZE
 from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import SiameseEncoder, encoder, load_encoder
-from crossview.pairs import AS_IT_IS, SEMIPOSITIVE, VAL, Augmentation, PairTable, tile_sides_m
+from crossview.pairs import SEMIPOSITIVE, VAL, PairTable, tile_sides_m
 from crossview.retrieval import Exam, Seeing
 from crossview.sampling import NeighbourBatches, RandomBatches
 from crossview.training import Options, Record, train

@@ -39,7 +39,7 @@ TABLE = """
 2  describers gallery gallery_files gallery_build gallery_scale gallery_search faiss_search
 1  cameras rectify birdseye polar voting correlation posterior evidence evaluation sampling
 1  sightlines overlaps statements strips exact_search cell_owners polar_kernels preprocessing
-1  retrieval_evaluation
+1  retrieval_evaluation augmentation
 0  errors angles frames grids tiles atomic memory
 """
 LAYERS = {

@@ -11,6 +11,7 @@ from PIL import Image
 from pytest import approx
 
 from crossview import retrieval_training
+from crossview.augmentation import Augmentation, Variation, seen
 from crossview.cameras import Equirectangular
 from crossview.cli import main
 from crossview.datasets import ManifestPairs, RenderedBatches, readable, require_room
@@ -19,15 +20,7 @@ from crossview.errors import ManifestError
 from crossview.manifest import Manifest
 from crossview.nn.encoders import load_encoder, save_encoder
 from crossview.nn.losses import contrastive_loss
-from crossview.pairs import (
-    Augmentation,
-    PairTable,
-    Variation,
-    cut,
-    east_north_m,
-    offset_m,
-    seen,
-)
+from crossview.pairs import PairTable, cut, east_north_m, offset_m
 from crossview.photos import Panorama
 from crossview.preprocessing import UNSEEN_RGB, Preprocessing
 from crossview.retrieval import Exam, Seeing

@@ -183,9 +183,9 @@ def retrieval(
     crossview synthesize --town 1-20 --pattern mixed --views 1000 --out towns
     crossview train retrieval towns --out model --epochs 20
     """
+    from crossview.augmentation import Augmentation
     from crossview.manifest import Manifest
     from crossview.nn.losses import contrastive_loss
-    from crossview.pairs import Augmentation
     from crossview.retrieval_training import Sampling, known_encoder, new_encoder, train_on
     from crossview.training import Options
 
