@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: measure, print a Markdown table, and write a JSON file if asked."""
+"""`python -m benchmarks NAME ...`: measure, print Markdown tables, and write a JSON file if asked."""
 
 import argparse
 import importlib
@@ -38,20 +38,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=f"{__doc__}\n\n{names}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="which benchmark")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which benchmarks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers there")
     parser.add_argument("--quick", action="store_true", help="a tiny size: does it run at all")
     options = parser.parse_args(arguments)
-    if options.name is None:
+    if not options.names:
         print(names)
         return 0
+    if unknown := sorted(set(options.names) - set(BENCHMARKS)):
+        parser.error(f"no benchmark {', '.join(unknown)}: choose from {', '.join(BENCHMARKS)}")
+    if options.json is not None and len(options.names) > 1:
+        parser.error("--json is of one benchmark: give one name")
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    results = importlib.import_module(f"benchmarks.{options.name}").run(quick=options.quick)
-    print(results.table)
-    if options.json is not None:
-        facts = {"benchmark": options.name, "machine": machine_facts(), **results.numbers}
-        options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    for name in options.names:
+        results = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick)
+        print(results.table, flush=True)
+        if options.json is not None:
+            facts = {"benchmark": name, "machine": machine_facts(), **results.numbers}
+            options.json.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

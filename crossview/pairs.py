@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crossview.errors import ManifestError, TileError
+from crossview.errors import ManifestError, PhotoError, TileError
 from crossview.manifest import Manifest
 from crossview.photos import read_tags
 from crossview.preprocessing import Preprocessing
@@ -119,11 +120,22 @@ def tile_side_m(manifest: Manifest, tile_id: str) -> float:
 
 
 def tile_sides_m(manifest: Manifest, tile_ids: Sequence[str]) -> tuple[float, float]:
-    """The least and the largest side on the ground of the first tiles of every region."""
-    tiles = manifest.tiles.set_index("tile_id").loc[list(tile_ids)]
-    firsts = tiles.index[~tiles["region"].duplicated().to_numpy()]
-    sides_m = [tile_side_m(manifest, tile_id) for tile_id in firsts]
-    return min(sides_m), max(sides_m)
+    """The least and the largest side on the ground of the first tiles of every region.
+
+    Raises:
+        ManifestError: None of the tiles can be read.
+    """
+    regions = manifest.tiles.set_index("tile_id")["region"].loc[list(tile_ids)]
+    side_m: dict[str, float] = {}
+    for tile_id, region in regions.items():
+        if region not in side_m:
+            with contextlib.suppress(PhotoError, ManifestError):  # the next one will do
+                side_m[region] = tile_side_m(manifest, str(tile_id))
+    if not side_m:
+        raise ManifestError(
+            f"No tile of {manifest.name} can be read. `crossview-data check` lists what is wrong."
+        )
+    return min(side_m.values()), max(side_m.values())
 
 
 def positions_m(manifest: Manifest, rows: pd.DataFrame) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Benchmarks run, agree with themselves and say what they measured; no numbers are judged here."""
 
+import importlib
 import itertools
 import json
 import subprocess
@@ -37,6 +38,20 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         main(["vote"])
     assert "voting" in capsys.readouterr().err
+
+
+def test_several_names_run_one_after_the_other(monkeypatch, capsys):
+    ran = []
+    for name in ("polar", "gallery"):
+        module = importlib.import_module(f"benchmarks.{name}")
+        made = harness.Results(f"table of {name}", {})
+        monkeypatch.setattr(module, "run", lambda *, quick, made=made: ran.append(quick) or made)
+    assert main(["polar", "gallery", "--quick"]) == 0
+    assert ran == [True, True]
+    assert capsys.readouterr().out == "table of polar\ntable of gallery\n"
+    with pytest.raises(SystemExit):
+        main(["polar", "gallery", "--json", "numbers.json"])
+    assert "--json is of one benchmark" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -683,6 +683,8 @@ def test_tiles_of_another_shape_or_size_are_named_and_left_out(folder, tmp_path,
     assert (found["num_tiles"], found["excluded_tiles"], found["excluded_queries"]) == (22, 2, 2)
     assert len(readable(mixed, table, least_side_m=50.2)) == 23  # short by less than a hundredth
     assert cut(np.zeros((50, 50, 3)), 1.0, 50.4).shape == (50, 50, 3)
+    mixed.image_path("tiles", table.tile_ids[0]).write_bytes(b"no picture")
+    require_room(mixed, table, wide)  # of the next tile of the region
     with pytest.raises(ManifestError, match="up to 0 m off the middle of tiles of 64 m"):
         require_room(mixed, table, dataclasses.replace(SMALL, footprint_m=80.0))
 
