@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME ...`: measure, print Markdown tables, and write a JSON file if asked."""
+"""`python -m benchmarks NAME ...`: measure, print Markdown tables, write a JSON file if asked."""
 
 import argparse
 import importlib
